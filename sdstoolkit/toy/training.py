@@ -1,0 +1,212 @@
+r"""One training loop, for every network that this project fits.
+
+AdamW under a linear warm-up and a cosine decay, gradients clipped to a global norm, and an
+exponential moving average of the weights whose memory grows with the step,
+
+.. math:: \bar\theta \leftarrow d_k\,\bar\theta + (1 - d_k)\,\theta, \qquad
+          d_k = \min\bigl(d,\ (1 + k) / (10 + k)\bigr).
+
+A run is a seed: the loss draws from the generator it is given and from nothing else. With a
+checkpoint it resumes where it stopped and ends with the same bits as a run that never did.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor, nn
+
+Loss = Callable[[int, Generator], Tensor]
+
+
+@dataclass
+class History:
+    """What training measured: the step and loss of every report, and the seconds spent."""
+
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to train.
+
+    Args:
+        steps: Optimiser steps, at least 1.
+        lr: Peak learning rate.
+        warmup: Steps of the linear rise to it.
+        weight_decay: AdamW's, applied to matrices and convolutions only.
+        clip: Bound of the gradient's global norm.
+        ema: The average's final decay, in [0, 1); 0 keeps the last weights.
+        seed: Names the run.
+        report_every: Steps between the points of the history.
+        save_every: Steps between checkpoints.
+    """
+
+    steps: int
+    lr: float
+    warmup: int = 100
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    report_every: int = 25
+    save_every: int = 250
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, expected at least 1.")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr is {self.lr}, expected a positive finite learning rate.")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, relative to the peak."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def fit(
+    network: nn.Module,
+    loss: Loss,
+    plan: Plan,
+    *,
+    checkpoint: Path | None = None,
+    name: str = "training",
+    reduce: Callable[[Tensor], Tensor] | None = None,
+    watch: Callable[[int], Mapping[str, float]] | None = None,
+) -> History:
+    """Train a network in place; it ends with the averaged weights.
+
+    Args:
+        network: What is fitted; only parameters that require a gradient move.
+        loss: ``loss(step, rng)`` returns the scalar to descend.
+        plan: How.
+        checkpoint: A safetensors file to write and to resume from; None keeps nothing.
+        name: The progress bar's label.
+        reduce: Averages a gradient over processes; None is one process.
+        watch: Further figures for the progress bar, asked for at every checkpoint.
+
+    Raises:
+        ValueError: If the loss is not finite, or a checkpoint belongs to other parameters.
+    """
+    from tqdm import tqdm
+
+    params = {k: p for k, p in network.named_parameters() if p.requires_grad}
+    groups = [
+        {"params": [p for p in params.values() if p.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [p for p in params.values() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.99), foreach=True)
+    average = [p.detach().clone() for p in params.values()]
+    rng = torch.Generator().manual_seed(plan.seed)
+    history, first = History(), 0
+    if checkpoint is not None and checkpoint.exists():
+        history, first = _restore(checkpoint, params, average, optimizer, rng)
+
+    started, before, recent, extra = time.monotonic(), history.seconds, [], {}
+    network.train()
+    with tqdm(range(first, plan.steps), name, plan.steps, initial=first, mininterval=2) as bar:
+        for step in bar:
+            for group in optimizer.param_groups:
+                group["lr"] = plan.lr * plan.rate(step)
+            value = loss(step, rng)
+            optimizer.zero_grad()
+            value.backward()
+            if reduce is not None:
+                for p in params.values():
+                    p.grad = reduce(p.grad)
+            nn.utils.clip_grad_norm_(params.values(), plan.clip, foreach=True)
+            optimizer.step()
+            decay = min(plan.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(average, [p.detach() for p in params.values()], 1 - decay)
+            recent.append(value.detach())
+            last = step + 1 == plan.steps
+            if last or (step + 1) % plan.report_every == 0:
+                mean = float(torch.stack(recent).mean())
+                recent.clear()
+                if not math.isfinite(mean):
+                    raise ValueError(
+                        f"{name} has a loss of {mean} at step {step}, expected a finite one: "
+                        "lower the learning rate."
+                    )
+                history.steps.append(step + 1)
+                history.losses.append(mean)
+                bar.set_postfix(loss=f"{mean:.4f}", **{k: f"{v:.4f}" for k, v in extra.items()})
+            if last or (step + 1) % plan.save_every == 0:
+                history.seconds = before + time.monotonic() - started
+                if watch is not None:
+                    extra = dict(watch(step + 1))
+                if checkpoint is not None:
+                    _save(checkpoint, params, average, optimizer, rng, history, step + 1)
+    with torch.no_grad():
+        for p, mean_p in zip(params.values(), average, strict=True):
+            p.copy_(mean_p)
+    network.eval()
+    return history
+
+
+def write_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write safetensors beside the path, flush it to disk, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata)
+    with open(temporary, "rb+") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def _save(
+    path: Path,
+    params: dict[str, nn.Parameter],
+    average: list[Tensor],
+    optimizer: torch.optim.Optimizer,
+    rng: Generator,
+    history: History,
+    step: int,
+) -> None:
+    tensors: dict[str, Tensor] = {"generator": rng.get_state()}
+    for (key, p), mean in zip(params.items(), average, strict=True):
+        tensors[f"parameter.{key}"] = p
+        tensors[f"average.{key}"] = mean
+        for moment, value in optimizer.state[p].items():
+            tensors[f"{moment}.{key}"] = value
+    record = {"step": step, **vars(history)}
+    write_atomically(path, tensors, {"record": json.dumps(record)})
+
+
+def _restore(
+    path: Path,
+    params: dict[str, nn.Parameter],
+    average: list[Tensor],
+    optimizer: torch.optim.Optimizer,
+    rng: Generator,
+) -> tuple[History, int]:
+    with safe_open(path, "pt") as file:
+        names = {k.removeprefix("parameter.") for k in file.keys() if k.startswith("parameter.")}
+        if names != set(params):
+            raise ValueError(
+                f"{path} holds {len(names)} parameters that are not this network's {len(params)}: "
+                "give another folder or remove it."
+            )
+        record = json.loads(file.metadata()["record"])
+        with torch.no_grad():
+            for (key, p), mean in zip(params.items(), average, strict=True):
+                p.copy_(file.get_tensor(f"parameter.{key}"))
+                mean.copy_(file.get_tensor(f"average.{key}"))
+                optimizer.state[p] = {
+                    moment: file.get_tensor(f"{moment}.{key}")
+                    for moment in ("step", "exp_avg", "exp_avg_sq")
+                }
+        rng.set_state(file.get_tensor("generator"))
+    step = record.pop("step")
+    return History(**record), step
