@@ -1,0 +1,234 @@
+"""Which times: grids that a solver visits, and laws that a loss draws from.
+
+A grid places steps + 1 times between start and stop, evenly in some function h of the noise level,
+
+    h(t_i) = h(start) + (i / steps) (h(stop) - h(start)),   i = 0, ..., steps.
+
+Sampling goes down (start > stop) and inversion goes up: a grid has no direction of its own. A
+sampler that wants a clean end takes the posterior mean x_0 at the last time; that is its business
+and not the grid's. A time law maps u ~ U[0, 1) to t by an inverse distribution function.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from sdstoolkit._typing import Times, Times0
+from sdstoolkit.noise import Schedule
+
+
+class Grid(ABC):
+    """Times to visit; a new grid writes `place` only."""
+
+    def __call__(self, schedule: Schedule, steps: int, start: float, stop: float) -> Times:
+        """The times, float64 [steps + 1] on the CPU; the ends are exactly start and stop.
+
+        Args:
+            schedule: the noise schedule that the times are of.
+            steps: how many intervals, at least 1.
+            start: the first time, in [0, 1].
+            stop: the last time, in [0, 1], another one.
+
+        Raises:
+            ValueError: such numbers, or an end where h is infinite.
+        """
+        if steps < 1:
+            raise ValueError(f"steps = {steps} is not at least 1.")
+        if not (0 <= start <= 1 and 0 <= stop <= 1 and start != stop):
+            raise ValueError(f"start = {start} and stop = {stop} are not two times in [0, 1].")
+        ends = torch.tensor([start, stop], dtype=torch.float64)
+        times = self.place(schedule, torch.linspace(0, 1, steps + 1, dtype=torch.float64), ends)
+        if not times.isfinite().all():
+            raise ValueError(
+                f"{self} has no place for start = {start} or stop = {stop}, where the noise of "
+                f"{type(schedule).__name__} is zero or all there is; stay inside of (0, 1)."
+            )
+        times[0], times[-1] = ends
+        return times
+
+    @abstractmethod
+    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+        """The times at shares 0, ..., 1 of the way from ends[0] to ends[1]; NaN if impossible."""
+
+
+@dataclass(frozen=True)
+class UniformTime(Grid):
+    """Even in time, h(t) = t."""
+
+    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+        """Even in t."""
+        return _line(ends, share)
+
+
+@dataclass(frozen=True)
+class UniformLogSNR(Grid):
+    """Even in the log signal-to-noise ratio, h = log(alpha^2 / sigma^2).
+
+    Lu et al., 2022, https://arxiv.org/abs/2206.00927. Both ends need signal and noise.
+    """
+
+    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+        """Even in log(alpha^2 / sigma^2)."""
+        return _at_log_snr(schedule, _line(schedule.log_snr(ends), share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KarrasRho(Grid):
+    """Even in a root of the noise-to-signal ratio, h = (sigma / alpha)^(1 / rho).
+
+    Karras, Aittala, Aila and Laine, 2022, https://arxiv.org/abs/2206.00364. Both ends need signal.
+
+    Args:
+        rho: how much denser the small levels are, above 0.
+
+    Raises:
+        ValueError: rho is not above 0.
+    """
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
+            raise ValueError(f"{self} needs rho > 0.")
+
+    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+        """Even in (sigma / alpha)^(1 / rho)."""
+        alpha, sigma = schedule(ends)
+        root = _line((sigma / alpha) ** (1 / self.rho), share)
+        return _at_log_snr(schedule, -2 * self.rho * root.log())
+
+
+@dataclass(frozen=True)
+class NoiseFraction(Grid):
+    """Even in the noise fraction, h = sigma / (alpha + sigma); finite at every end.
+
+    The probability-flow ODE in this variable needs no derivative of the schedule.
+    """
+
+    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+        """Even in sigma / (alpha + sigma)."""
+        alpha, sigma = schedule(ends)
+        noise = _line(sigma / (alpha + sigma), share)
+        signal = _line(alpha / (alpha + sigma), share)
+        return _at_log_snr(schedule, 2 * (signal.log() - noise.log()))
+
+
+def _line(ends: Times0, share: Times) -> Times:
+    return ends[0] + share * (ends[1] - ends[0])
+
+
+def _at_log_snr(schedule: Schedule, log_snr: Times) -> Times:
+    """The schedule's times, all NaN if an end is NaN."""
+    return log_snr if log_snr.isnan().any() else schedule.time(log_snr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLaw(ABC):
+    """The law of a training or distillation time; a new law writes `__call__` only.
+
+    Args:
+        t_min, t_max: the range of t, 0 <= t_min <= t_max <= 1.
+
+    Raises:
+        ValueError: a reversed range, or one that leaves [0, 1].
+    """
+
+    t_min: float = 0.02
+    t_max: float = 0.98
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min <= self.t_max <= 1:
+            raise ValueError(f"{self} needs 0 <= t_min <= t_max <= 1.")
+
+    @abstractmethod
+    def __call__(self, u: Times, progress: float) -> Times:
+        """The times for uniform numbers.
+
+        Args:
+            u: uniform in [0, 1), float64 [n].
+            progress: how much of the optimisation is done, in [0, 1].
+
+        Raises:
+            ValueError: progress is not in [0, 1].
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformLaw(TimeLaw):
+    """Uniform from t_min to t_max, the law of DreamFusion.
+
+        t = t_min + (t_max - t_min) u
+
+    Poole, Jain, Barron and Mildenhall, 2022, https://arxiv.org/abs/2209.14988.
+    """
+
+    def __call__(self, u: Times, progress: float) -> Times:
+        """Uniform times, whatever the progress."""
+        _check(progress)
+        return self.t_min + (self.t_max - self.t_min) * u
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoStage(TimeLaw):
+    """Uniform, and from `switch` on uniform with a lower t_max.
+
+        t = t_min + (t_max - t_min) u,   then   t = t_min + (t_late - t_min) u
+
+    Wang et al. (ProlificDreamer), 2023, https://arxiv.org/abs/2305.16213.
+
+    Args:
+        t_min, t_max: the range at first.
+        t_late: the upper end later, in [t_min, t_max].
+        switch: the progress from which on it holds, in [0, 1].
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+
+    t_late: float = 0.5
+    switch: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.t_min <= self.t_late <= self.t_max and 0 <= self.switch <= 1):
+            raise ValueError(f"{self} needs t_min <= t_late <= t_max and 0 <= switch <= 1.")
+
+    def __call__(self, u: Times, progress: float) -> Times:
+        """Uniform times below t_max, later below t_late."""
+        _check(progress)
+        top = self.t_late if progress >= self.switch else self.t_max
+        return self.t_min + (top - self.t_min) * u
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearAnneal(TimeLaw):
+    """One time for all rows, falling linearly; u has no influence.
+
+    t = t_max - (t_max - t_min) progress
+    """
+
+    def __call__(self, u: Times, progress: float) -> Times:
+        """The time of this progress, for every row."""
+        _check(progress)
+        return torch.full_like(u, self.t_max - (self.t_max - self.t_min) * progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqrtAnneal(TimeLaw):
+    """One time for all rows, falling fast at first; u has no influence. HiFA has t_min = 0.3.
+
+        t = t_max - (t_max - t_min) sqrt(progress)
+
+    Zhu and Zhuang, 2023, https://arxiv.org/abs/2305.18766.
+    """
+
+    def __call__(self, u: Times, progress: float) -> Times:
+        """The time of this progress, for every row."""
+        _check(progress)
+        return torch.full_like(u, self.t_max - (self.t_max - self.t_min) * progress**0.5)
+
+
+def _check(progress: float) -> None:
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress = {progress} is not in [0, 1].")

@@ -1,0 +1,127 @@
+"""A prior over images: a score model, the codec of its space, and what understands a prompt.
+
+    log p(image | prompt)   through   grad log p_t(x_t | condition(prompt)),   x_0 = E(image)
+
+`sdstoolkit.load` returns one. Everything that is a string ends here: `Prior.condition` turns
+prompts into tensors, and nothing below it knows that there were words.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from sdstoolkit.codec import Codec
+from sdstoolkit.condition import Condition, cat
+from sdstoolkit.noise import Schedule
+from sdstoolkit.score import ScoreModel
+
+
+class Prior(nn.Module):
+    """A pretrained image model, ready for use: frozen, and in evaluation mode.
+
+    A family whose conditions are not prompts alone overrides `condition`.
+
+    Args:
+        score: the score model.
+        codec: maps images to the score model's space.
+        text: text(prompts: list[str]) -> Condition, a row a prompt; None for a model that reads
+            no prompts.
+    """
+
+    def __init__(
+        self,
+        score: ScoreModel,
+        codec: Codec,
+        text: Callable[[list[str]], Condition] | None = None,
+    ) -> None:
+        super().__init__()
+        self.score = score
+        self.codec = codec
+        self.text = text
+        self._reads = text is not None
+        self._encoded: dict[str, Condition] = {}
+        self.requires_grad_(False).eval()
+
+    @property
+    def schedule(self) -> Schedule:
+        """The score model's noise schedule."""
+        return self.score.schedule
+
+    @property
+    def device(self) -> torch.device:
+        """Where the score model is."""
+        tensor = next(chain(self.score.parameters(), self.score.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The score model's dtype, float32 if it has no parameters."""
+        return self.score.dtype or torch.float32
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images the model was made for."""
+        h, w = self.score.shape[-2:]
+        return h * self.codec.multiple, w * self.codec.multiple
+
+    def condition(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        label: int | Sequence[int] | None = None,
+        image: Tensor | None = None,
+        mask: Tensor | None = None,
+        hint: Tensor | None = None,
+    ) -> Condition:
+        """What the network is told, as tensors; nothing given means the unconditional model.
+
+        A prompt is encoded on its own, so that its row does not depend on the others, and once:
+        later calls remember it.
+
+        Args:
+            prompt: one text, or one a row; "" is the null prompt, and None the same.
+            label: class index, one or one a row.
+            image: an image the model starts from, [n, c, h, w] in [0, 1].
+            mask: where to paint, [n, 1, h, w] in [0, 1].
+            hint: a control image, [n, c, h, w] in [0, 1].
+
+        Raises:
+            ValueError: something this family cannot take, or a new prompt after `drop_text`.
+        """
+        given = {"label": label, "image": image, "mask": mask, "hint": hint}
+        self.refuse({k: v for k, v in given.items() if v is not None})
+        if not self._reads:
+            self.refuse({} if prompt is None else {"prompt": prompt})
+            return Condition()
+        prompts = [prompt or ""] if prompt is None or isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise ValueError("An empty list of prompts was given; give at least one, maybe ''.")
+        return cat(*map(self._encode, prompts))
+
+    def refuse(self, given: dict[str, object]) -> None:
+        """Raise a ValueError that says what this family takes, if anything is `given`."""
+        if given:
+            takes = "a prompt" if self._reads else "nothing, it is unconditional"
+            raise ValueError(
+                f"{type(self.score).__name__} cannot be conditioned on {', '.join(given)}; "
+                f"it takes {takes}."
+            )
+
+    def drop_text(self) -> None:
+        """Free the text encoder. Prompts encoded before, and the null prompt, stay known."""
+        if self.text is not None:
+            self._encode("")
+            self.text = None
+
+    def _encode(self, prompt: str) -> Condition:
+        if prompt not in self._encoded:
+            if self.text is None:
+                raise ValueError(
+                    f"The prompt {prompt!r} is new and the text encoder was dropped; encode every "
+                    "prompt with condition() before drop_text()."
+                )
+            with torch.no_grad():
+                self._encoded[prompt] = self.text([prompt])
+        return self._encoded[prompt]
