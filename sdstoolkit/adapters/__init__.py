@@ -1,0 +1,126 @@
+"""Pretrained networks as `Prior`s: one file a family, found by name.
+
+    load(name) : a bundled model, a folder saved by a diffusers pipeline, or a hub name  ->  Prior
+
+A module here that lists pipeline classes in `PIPELINES` and has `open_checkpoint(Checkpoint)`
+opens the folders that those pipelines save. Adding a family is adding such a file. Neither
+diffusers nor transformers is imported before something is loaded.
+"""
+
+from os import PathLike, fspath
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from sdstoolkit import _plugins
+from sdstoolkit.adapters import _hub
+from sdstoolkit.adapters._checkpoint import INDEX, Checkpoint, quiet, read_index
+from sdstoolkit.prior import Prior
+
+__all__ = ["families", "load", "names"]
+
+BUNDLED = {"shapes": Path(__file__).parent.parent / "toy" / "shapes"}
+
+
+def names() -> tuple[str, ...]:
+    """The models that come with the package and load without a network."""
+    return tuple(name for name, folder in BUNDLED.items() if (folder / INDEX).is_file())
+
+
+def families() -> dict[str, tuple[str, ...]]:
+    """Adapter name -> the pipeline classes whose folders it opens."""
+    modules = {name: _plugins.find(__name__, name) for name in _plugins.names(__name__)}
+    return {name: m.PIPELINES for name, m in modules.items() if hasattr(m, "PIPELINES")}
+
+
+def load(
+    name_or_path: str | PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    variant: str | None = None,
+    local_files_only: bool = False,
+    revision: str | None = None,
+) -> Prior:
+    """A pretrained model with its codec and its text encoder.
+
+        x_t = alpha x_0 + sigma eps  ->  prior.score(x_t, t, prior.condition("a red heart")).x_0
+
+    The weights are frozen and in eval mode. Only safetensors are read, and no code that comes with
+    a model is run. Costs no network evaluation.
+
+    Args:
+        name_or_path: a bundled name (`names()`), a local folder saved by a diffusers pipeline, or
+            the name of one on the Hugging Face hub, "owner/name"; of these the first that exists.
+        dtype: of the networks, float32 if None. States and times keep their own precision.
+        device: of the networks; None for torch's default device.
+        variant: of the weight files, "fp16" for `model.fp16.safetensors`.
+        local_files_only: use the hub's local cache and no connection, as HF_HUB_OFFLINE=1 does.
+        revision: of the hub repository: a branch, a tag or a commit.
+
+    Raises:
+        ValueError: there is no such model, it is of a family that is not known here, or its folder
+            is incomplete, contradicts itself or holds weights that are not finite.
+    """
+    name = fspath(name_or_path)
+    dtype, device = _dtype(dtype), _device(device)
+    folder, repository = _locate(name_or_path), None
+    if folder is None:
+        repository = _hub.Repository(name, revision=revision, local_files_only=local_files_only)
+        folder = repository.fetch((INDEX,))
+    elif revision is not None:
+        raise ValueError(f"{name!r} is a folder here, and revision={revision!r} is of a hub name.")
+    index = read_index(folder, name)
+    family = _family(index["_class_name"], name)  # before the weights are downloaded
+    if repository is not None:
+        folder = repository.fetch(_hub.patterns(index, variant))
+    with quiet(), torch.device("cpu"):  # made there whatever the default is, moved when whole
+        return family.open_checkpoint(Checkpoint(folder, name, dtype, device, variant, index))
+
+
+def _locate(name_or_path: str | PathLike[str]) -> Path | None:
+    """The folder of a bundled or local model, None for a hub name."""
+    name = fspath(name_or_path)
+    if name in names() and isinstance(name_or_path, str):
+        return BUNDLED[name]
+    path = Path(name_or_path).expanduser()
+    if name and path.is_dir():
+        return path
+    if name and path.exists():
+        raise ValueError(f"{name!r} is a file, expected the folder of a diffusers pipeline.")
+    if isinstance(name_or_path, str) and _hub.is_name(name):
+        return None
+    known = ", ".join(map(repr, names())) or "none is installed"
+    raise ValueError(
+        f"There is no model {name!r}: expected a bundled name ({known}), a local folder, or a hub"
+        " name 'owner/name'."
+    )
+
+
+def _family(pipeline: str, name: str) -> ModuleType:
+    known = families()
+    for adapter, pipelines in known.items():
+        if pipeline in pipelines:
+            return _plugins.find(__name__, adapter)
+    listed = ", ".join(sorted(p for pipelines in known.values() for p in pipelines))
+    raise ValueError(f"{name!r} was saved by a {pipeline}, expected one of: {listed}.")
+
+
+def _dtype(dtype: torch.dtype | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype is {dtype!r}, expected a floating-point torch.dtype or None.")
+    return dtype
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    if device is None:
+        return torch.get_default_device()
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
+        raise ValueError(f"device is {device!r}, which torch does not have here.") from None
+    return device
