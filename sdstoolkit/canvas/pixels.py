@@ -1,0 +1,120 @@
+"""Pixels on a pyramid of octaves.
+
+    image = sigmoid(u_L),   u_1 = theta_1,   u_l = U u_(l-1) + decay^(l-1) theta_l
+
+theta_1 is the coarsest of L grids, each twice as fine as the one before, theta_L is as large as
+the image, and U interpolates linearly. What can be shown is what plain pixels (L = 1) can show;
+what changes is the metric of the descent. A step of Adam moves each parameter by about the
+learning rate, so that what is constant over 2^k pixels moves k + 1 times as far as what alternates
+from pixel to pixel, and farther still with decay < 1. That is wanted: the gradient that arrives
+through an encoder has high frequencies that the model hardly sees and never undoes, and they
+settle as noise on top of the right shapes (Olah, Mordvintsev and Schubert, 2017,
+https://doi.org/10.23915/distill.00007, saw the same in feature visualisation and preconditioned it
+away in Fourier space).
+
+The sigmoid keeps the image in (0, 1) without a projection after the step, for any optimiser, and
+its gradient is never exactly zero. 0 and 1 themselves are out of its reach; an `init` is moved by
+up to a quarter of a grey level of a file there, which no file shows.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdstoolkit._typing import Image
+from sdstoolkit.canvas.base import Canvas, Size, check_spread
+from sdstoolkit.prior import Prior
+from sdstoolkit.rng import generators, normal
+
+__all__ = ["Pixels"]
+
+COARSEST = 4  # pixels on the shorter side of theta_1, unless `levels` says otherwise
+MARGIN = 1 / 1020  # a quarter of a grey level of a file
+
+
+class Pixels(Canvas):
+    """Pixels, preconditioned towards low frequencies.
+
+        image = sigmoid(sum_l decay^(l-1) U_l theta_l),   l = 1 (coarsest) ... levels (pixels)
+
+    A step costs one pass through the codec's encoder and back beside the loss.
+
+    Burt and Adelson, 1983, https://doi.org/10.1109/TCOM.1983.1095851 (the pyramid).
+
+    Args:
+        prior: whose codec and size are used.
+        n: number of images, at least 1.
+        seed: an int, for seed, ..., seed + n - 1, or n distinct seeds.
+        size: height and width in pixels, or one number for both; None is the prior's.
+        init: image to start from, [1 or n, channels, h, w] in [0, 1].
+        init_std: otherwise it starts from grey with noise on every grid, of this standard
+            deviation in all (in units of theta, 1/4 of them in the image); at least 0.
+        levels: number of grids; 1 is plain pixels, None goes down to 4 pixels.
+        decay: gain of a grid relative to the next coarser one, above 0; 1 is none.
+
+    Raises:
+        ValueError: not n distinct seeds, a size that the codec does not take, an `init` of another
+            size or outside [0, 1], more levels than there are octaves, a negative `init_std`, or a
+            `decay` that is not above 0.
+    """
+
+    lr = 0.05
+
+    def __init__(
+        self,
+        prior: Prior,
+        *,
+        n: int = 1,
+        seed: int | Sequence[int] = 0,
+        size: Size = None,
+        init: Tensor | None = None,
+        init_std: float = 0.1,
+        levels: int | None = None,
+        decay: float = 1.0,
+    ) -> None:
+        super().__init__(prior, n=n, seed=seed, size=size)
+        check_spread(init_std)
+        short = min(self.size)
+        if levels is None:
+            levels = max(1, ((short - 1) // (COARSEST - 1)).bit_length())
+        if not 1 <= levels <= short.bit_length():
+            raise ValueError(
+                f"levels is {levels}, expected 1 (plain pixels) to {short.bit_length()}, the "
+                f"octaves in {short} pixels."
+            )
+        if not 0 < decay < math.inf:
+            raise ValueError(f"decay is {decay}, expected a finite number above 0; 1 is none.")
+        self.gains = [decay**level for level in range(levels)]
+        sizes = [tuple(-(-side // 2**k) for side in self.size) for k in reversed(range(levels))]
+        if init is None:
+            rng, std = generators(self.seeds, "canvas"), init_std / math.sqrt(levels)
+            theta = [std * normal(rng, (self.channels, *size)) for size in sizes]
+        else:
+            theta = [torch.zeros(n, self.channels, *size) for size in sizes]
+            inside = self.start(init).to(theta[-1]).clamp(MARGIN, 1 - MARGIN)
+            theta[-1] = torch.logit(inside) / self.gains[-1]
+        self.theta = nn.ParameterList(grid.to(prior.device) for grid in theta)
+        for level, (small, large) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+            for axis, name in enumerate("hw"):
+                matrix = _interpolation(small[axis], large[axis]).to(prior.device)
+                self.register_buffer(f"_{name}{level}", matrix, persistent=False)
+
+    def image(self) -> Image:
+        """The images, [n, channels, h, w], in (0, 1)."""
+        u = self.theta[0]
+        for level in range(1, len(self.gains)):
+            # Products with matrices: the gradient of functional.interpolate is not deterministic
+            # on a GPU, and the same seed must give the same image twice.
+            up = self.get_buffer(f"_h{level}") @ u @ self.get_buffer(f"_w{level}").T
+            u = torch.add(up, self.theta[level], alpha=self.gains[level])
+        return torch.sigmoid(u)
+
+
+def _interpolation(small: int, large: int) -> Tensor:
+    """Linear interpolation from `small` to `large` samples as a matrix, [large, small]."""
+    unit = torch.eye(small)[None]
+    rows = functional.interpolate(unit, size=large, mode="linear", align_corners=False)
+    return rows[0].T.contiguous()

@@ -1,0 +1,208 @@
+"""What every distillation loss shares: the draw of a noise level, the weight, the gradient.
+
+A row draws its own time, then its own noise, and
+
+    x_t = alpha x_0 + sigma eps,   dL/dx_0 := w(t) R(x_0, x_t, t, eps),   L := mean R^2.
+
+The gradient is put there by hand; R is a difference of predictions, not a derivative of L. It is
+summed over elements and rows: what a row receives never depends on the rows beside it. The value
+is the honest mean of the squared residual; it is there to be read.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from sdstoolkit._typing import Rows, State, Times
+from sdstoolkit.condition import Condition
+from sdstoolkit.distill.weights import SigmaSquared, Weight
+from sdstoolkit.grids import UniformLaw
+from sdstoolkit.noise import NoiseLevel
+from sdstoolkit.prediction import Prediction
+from sdstoolkit.prior import Prior
+from sdstoolkit.rng import generators, normal, uniform
+from sdstoolkit.score import ScoreModel, combine
+
+__all__ = ["Distiller", "Last", "Prompt", "TimeDraw"]
+
+Prompt = str | Sequence[str] | Condition | None
+TimeDraw = Callable[[Tensor, float], Tensor]
+
+_SIGMA_SQUARED = SigmaSquared()
+_UNIFORM = UniformLaw()
+
+
+class Last(NamedTuple):
+    """What the last call of a loss saw, a number a row, on x_0's device and without a graph.
+
+    Attributes:
+        values: mean of the squared residual, [n].
+        t: times, float64 [n].
+    """
+
+    values: Rows
+    t: Times
+
+
+class Distiller(nn.Module, ABC):
+    """A loss of x_0 whose gradient is a method's own; a new one writes `residual` only.
+
+        dL/dx_0[i] = w(t[i]) R[i],   L = mean R^2
+
+    Args:
+        model: a `Prior`, or a bare `ScoreModel`.
+        prompt: what is wanted, a text or one a row for a prior that reads prompts, or a
+            `Condition`; None for the unconditional model.
+        negative: what to guide away from, likewise; None for the null prompt.
+        scale: guidance, 1 the conditional model and 0 the unconditional one. Text-to-image models
+            want 30 to 100 here.
+        weight: w, a callable of the noise level.
+        t_law: where times come from, a callable of u ~ U[0, 1), [n], and of the progress.
+
+    Raises:
+        ValueError: `scale` is not finite; it asks for guidance with nothing to guide towards, or
+            away from; `negative` comes with `scale=1`, at which it would have no effect; or a
+            prompt for a model that reads none.
+    """
+
+    def __init__(
+        self,
+        model: Prior | ScoreModel,
+        prompt: Prompt = None,
+        *,
+        negative: Prompt = None,
+        scale: float = 1.0,
+        weight: Weight = _SIGMA_SQUARED,
+        t_law: TimeDraw = _UNIFORM,
+    ) -> None:
+        super().__init__()
+        if not math.isfinite(scale):
+            raise ValueError(f"scale is {scale}, expected a finite number; 1 is no guidance.")
+        if scale == 1 and negative is not None:
+            raise ValueError(
+                "A negative prompt has no effect at scale = 1; give a scale, for example 30."
+            )
+        if scale != 1 and prompt is None and negative is None:
+            raise ValueError(f"scale is {scale}, but there is no prompt to guide to; give one.")
+        # Of a prior the network alone is kept, so that drop_text() does free the text encoder.
+        self.model = model.score if isinstance(model, Prior) else model
+        self.condition = _condition(model, prompt)
+        self.null = None if scale == 1 else _null(model, negative)
+        self.scale = float(scale)
+        self.weight = weight
+        self.t_law = t_law
+        self.last: Last | None = None
+        self._rng: list[Generator] = []
+
+    @abstractmethod
+    def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
+        """The gradient before its weight; called with gradients off.
+
+        Args:
+            x_0: what is optimised, [n, *shape].
+            x_t: the same after `level.perturb`, [n, *shape].
+            level: the noise level, a time a row.
+            eps: the noise, [n, *shape].
+
+        Returns:
+            R, [n, *shape], whose row i depends on row i of the arguments only.
+        """
+
+    def guided(self, x_t: State, level: NoiseLevel) -> Prediction:
+        """The prediction with guidance, scale eps_hat(c) + (1 - scale) eps_hat(n).
+
+        Network evaluations a row: 2, in one batched call; 1 at `scale=1` and at `scale=0`.
+
+        Args:
+            x_t: noisy states, [n, *shape].
+            level: their noise level.
+        """
+        if self.scale == 1:
+            return self.model(x_t, level, self.condition)
+        conditions, weights = (self.condition, self.null), (self.scale, 1 - self.scale)
+        return combine(self.model, x_t, level, conditions, weights)
+
+    def forward(
+        self, x_0: State, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
+    ) -> Tensor:
+        """The loss: a scalar whose gradient by x_0 is the method's.
+
+        Args:
+            x_0: what is optimised, in the model's space, [n, *shape].
+            progress: how much of the optimisation is over, in [0, 1]; laws of t may use it.
+            rng: a generator a row; None for the loss's own, which belong to the seeds 0, 1, ...
+                and go on from call to call.
+
+        Raises:
+            ValueError: not one generator a row, or not the shape that the model takes.
+        """
+        n = len(x_0)
+        rng = self._generators(n) if rng is None else rng
+        if len(rng) != n:
+            raise ValueError(f"{len(rng)} generators were given for {n} rows; give one a row.")
+        dtype = x_0.dtype if x_0.dtype == torch.float64 else torch.float32
+        t = self.t_law(uniform(rng), progress)
+        eps = normal(rng, x_0.shape[1:], dtype=dtype, device=x_0.device)
+        with torch.no_grad():
+            fixed = x_0.detach()
+            level = self.model.level(t, fixed)
+            residual = self.residual(fixed, level.perturb(fixed, eps), level, eps)
+            gradient = (self.weight(level) * residual).to(x_0.dtype)
+            values = residual.square().flatten(1).mean(1)
+        self.last = Last(values, level.t)
+        return _Inject.apply(x_0, gradient, values.mean())
+
+    def describe(self) -> dict[str, object]:
+        """The loss and its numbers, for a manifest."""
+        return {
+            "name": type(self).__name__,
+            "scale": self.scale,
+            "weight": repr(self.weight),
+            "t_law": repr(self.t_law),
+            "model": self.model.describe(),
+        }
+
+    def _generators(self, n: int) -> list[Generator]:
+        if n > len(self._rng):
+            self._rng += generators(range(len(self._rng), n), "noise")
+        return self._rng[:n]
+
+
+class _Inject(torch.autograd.Function):
+    """The identity on a value, with a gradient of somebody else's by x_0."""
+
+    @staticmethod
+    def forward(ctx: Any, x_0: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()  # as it is it would count as an alias of the argument
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return upstream.to(gradient.dtype) * gradient, None, None
+
+
+def _condition(model: Prior | ScoreModel, prompt: Prompt) -> Condition | None:
+    if isinstance(prompt, Condition):
+        return prompt
+    if isinstance(model, Prior):
+        return model.condition(prompt)
+    if prompt is None:
+        return None
+    raise ValueError(
+        f"The prompt {prompt!r} was given to a bare {type(model).__name__}, which reads no text; "
+        "give the loss the Prior that load() returns, or a Condition."
+    )
+
+
+def _null(model: Prior | ScoreModel, negative: Prompt) -> Condition | None:
+    if negative is None and not isinstance(model, Prior):
+        raise ValueError(
+            f"Guidance needs a condition to lead away from, and a bare {type(model).__name__} has "
+            "no null prompt; give negative= a Condition, or scale = 1."
+        )
+    return _condition(model, negative)

@@ -1,0 +1,272 @@
+"""Gradient descent on a canvas.
+
+    theta  <-  theta - lr Adam((dx_0 / dtheta)^T G),   x_0 = encode(augment(image(theta)))
+
+Rows share nothing: each has its own noise, its own parameters and its own moments, so that a seed
+gives the same image alone and in a batch. A row that is no longer finite keeps its last good state
+while the others go on. Nothing here waits for the device at every step; what a step has to say is
+read from the device when somebody looks.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from sdstoolkit._typing import Rows
+from sdstoolkit.canvas.base import Augment, Canvas
+from sdstoolkit.rng import generators, seeds_of
+
+__all__ = ["CosineDecay", "Loss", "Step", "optimize"]
+
+LearningRate = float | Callable[[float], float]
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What `optimize` descends: any `Distiller`, or a function with this signature.
+
+    Its gradient by row i of x_0 must not depend on the other rows.
+    """
+
+    def __call__(
+        self, x_0: Tensor, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
+    ) -> Tensor:
+        """A scalar with a gradient by x_0."""
+        ...
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """A learning rate that rises along a line, then falls along a cosine.
+
+        rate = lr (final + (1 - final) (1 + cos(pi (p - warmup) / (1 - warmup))) / 2),  p >= warmup
+
+    A stochastic gradient keeps a canvas at a distance of about sqrt(lr) from its fixed point; a
+    rate that falls takes this noise out.
+
+    Loshchilov and Hutter, 2016, https://arxiv.org/abs/1608.03983.
+
+    Args:
+        lr: the highest rate, above 0.
+        warmup: part of the run that the rate rises for, in [0, 1).
+        final: the last rate, as a part of `lr` in [0, 1].
+
+    Raises:
+        ValueError: one of them is out of its range.
+    """
+
+    lr: float
+    warmup: float = 0.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr is {self.lr}, expected a finite number above 0.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is {self.warmup}, expected a part of the run in [0, 1).")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"final is {self.final}, expected a part of lr in [0, 1].")
+
+    def __call__(self, progress: float) -> float:
+        """The rate at a progress in [0, 1]."""
+        if progress < self.warmup:
+            return self.lr * progress / self.warmup
+        fallen = 0.5 - 0.5 * math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))
+        return self.lr * (1 - (1 - self.final) * fallen)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one step of `optimize` did.
+
+    Attributes:
+        index: number of the step, from 0.
+        steps: how many there are.
+        values: the loss of each row before the update, [n], on the canvas's device.
+        t: the time that each row drew, float64 [n]; None if the loss does not tell.
+        alive: which rows are still optimised, bool [n], on the canvas's device.
+        frozen: seeds that have stopped, and at which step; as known at the last look, one every
+            `check_every` steps and one at the end.
+        canvas: the canvas, after the update.
+    """
+
+    index: int
+    steps: int
+    values: Rows
+    t: Rows | None
+    alive: Tensor
+    frozen: Mapping[int, int]
+    canvas: Canvas
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the rows that are alive, NaN without any; waits for the device."""
+        return float(torch.where(self.alive, self.values, 0).sum() / self.alive.sum())
+
+
+def optimize(
+    canvas: Canvas,
+    loss: Loss,
+    *,
+    steps: int = 300,
+    lr: LearningRate | None = None,
+    seed: int | Sequence[int] | None = None,
+    augment: Augment | None = None,
+    optimizer: MakeOptimizer | None = None,
+    check_every: int = 10,
+) -> Iterator[Step]:
+    """Optimise a canvas in place, a step at a time; what is not consumed is not done.
+
+        theta  <-  theta - lr Adam(dL / dtheta)
+
+    A step costs what the loss and the canvas cost, and about a millisecond. If no row is left
+    alive the iterator ends before its time.
+
+    Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980.
+
+    Args:
+        canvas: what is optimised.
+        loss: a `Distiller`, or a function of x_0, progress and rng.
+        steps: how many, at least 1.
+        lr: learning rate above 0, or a function of the progress such as `CosineDecay`; None is the
+            canvas's, or what `optimizer` sets.
+        seed: of the noise, an int for seed, ..., seed + n - 1, or one a row; None is the canvas's.
+        augment: what happens to an image before it is encoded, [1, c, h, w] -> [1, c, h, w]. It is
+            called for each row, with torch's global CPU generator at a seed of that row and step,
+            which is put back afterwards.
+        optimizer: makes one from a list of parameters, e.g. ``partial(torch.optim.SGD, lr=0.1)``;
+            None is Adam with betas (0.9, 0.99). Rows stay apart if it treats elements one by one.
+        check_every: how often to look for rows that have stopped, at least 1.
+
+    Yields:
+        A `Step` for each step.
+
+    Raises:
+        ValueError: a number out of its range, not one seed a row, or a loss that does not depend
+            on the canvas.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}, expected at least 1.")
+    if check_every < 1:
+        raise ValueError(f"check_every is {check_every}, expected at least 1 step.")
+    seeds = canvas.seeds if seed is None else seeds_of(seed, canvas.n)
+    parameters = [p for p in canvas.parameters() if p.requires_grad]
+    if not parameters or any(p.ndim == 0 or len(p) != canvas.n for p in parameters):
+        shapes = [list(p.shape) for p in parameters]
+        raise ValueError(f"The parameters {shapes} do not all have the canvas's {canvas.n} rows.")
+    if optimizer is None:
+        lr = canvas.lr if lr is None else lr
+        made: torch.optim.Optimizer = torch.optim.Adam(
+            parameters, lr=_rate(lr, 0.0), betas=(0.9, 0.99), eps=1e-15, foreach=True
+        )
+    else:
+        made = optimizer(parameters)
+    if lr is not None:
+        _rate(lr, 0.0)
+    return _steps(canvas, loss, made, lr, steps, seeds, augment, check_every)
+
+
+def _steps(
+    canvas: Canvas,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    lr: LearningRate | None,
+    steps: int,
+    seeds: Sequence[int],
+    augment: Augment | None,
+    check_every: int,
+) -> Iterator[Step]:
+    rng = generators(seeds, "noise")
+    rows = _Finite([p for group in optimizer.param_groups for p in group["params"]])
+    frozen: dict[int, int] = {}
+    for index in range(steps):
+        progress = index / steps
+        if lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(lr, progress)
+        x_0 = canvas.x_0(None if augment is None else _for_each_row(augment, seeds, index))
+        value = loss(x_0, progress=progress, rng=rng)
+        if not value.requires_grad:
+            raise ValueError(
+                "The loss does not depend on the canvas; look for a detach or a no_grad between."
+            )
+        optimizer.zero_grad()
+        value.backward()
+        rows.remember()
+        optimizer.step()
+        rows.restore(index)
+        if (index + 1) % check_every == 0 or index + 1 == steps:
+            frozen = rows.stopped(seeds)
+        last = getattr(loss, "last", None)
+        values, t = (value.detach().expand(canvas.n), None) if last is None else last
+        yield Step(index, steps, values, t, rows.alive, frozen, canvas)
+        if len(frozen) == canvas.n:
+            return
+
+
+class _Finite:
+    """Which rows are finite, and the last state in which they were; only `stopped` waits."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.good = [torch.empty_like(p, requires_grad=False) for p in parameters]
+        n, device = len(parameters[0]), parameters[0].device
+        self.alive = torch.ones(n, dtype=torch.bool, device=device)
+        self.since = torch.full((n,), -1, device=device)
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        for good, p in zip(self.good, self.parameters, strict=True):
+            good.copy_(p)
+
+    @torch.no_grad()
+    def restore(self, index: int) -> None:
+        alive = self.alive
+        for p in self.parameters:
+            alive = alive & _finite(p)
+            if p.grad is not None:
+                alive = alive & _finite(p.grad)
+        for good, p in zip(self.good, self.parameters, strict=True):
+            torch.where(alive.view(-1, *[1] * (p.ndim - 1)), p, good, out=p)
+        self.since = torch.where(alive == self.alive, self.since, index)
+        self.alive = alive
+
+    def stopped(self, seeds: Sequence[int]) -> dict[int, int]:
+        return {s: k for s, k in zip(seeds, self.since.tolist(), strict=True) if k >= 0}
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Which rows are finite: where the largest magnitude is, as inf and NaN win any maximum."""
+    return torch.linalg.vector_norm(x.reshape(len(x), -1), math.inf, dim=1).isfinite()
+
+
+def _rate(lr: LearningRate, progress: float) -> float:
+    """The learning rate now; a function of the progress may pass through zero, a number not."""
+    rate = float(lr(progress) if callable(lr) else lr)
+    if not 0 <= rate < math.inf or (rate == 0 and not callable(lr)):
+        raise ValueError(f"lr is {rate}, expected a finite number above 0.")
+    return rate
+
+
+def _for_each_row(augment: Augment, seeds: Sequence[int], index: int) -> Augment:
+    """The augmentation of a batch, in which a row's randomness is its seed's and its step's."""
+
+    def augmented(image: Tensor) -> Tensor:
+        state, rows = torch.get_rng_state(), []
+        try:
+            for seed, row in zip(seeds, image.split(1), strict=True):
+                digest = sha256(f"augment/{seed}/{index}".encode()).digest()
+                # The CPU's generator alone; torch.manual_seed would disturb every device's.
+                torch.default_generator.manual_seed(int.from_bytes(digest[:4], "big"))
+                rows.append(augment(row))
+        finally:
+            torch.set_rng_state(state)
+        return torch.cat(rows)
+
+    return augmented
