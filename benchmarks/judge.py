@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from sdstoolkit.toy import data
 from sdstoolkit.toy.recipe import Drawings
-from sdstoolkit.toy.training import Plan, fit, write_atomically
+from sdstoolkit.toy.training import Plan, fit, save_tensors
 
 WEIGHTS = Path(__file__).parents[1] / "runs" / "judge.safetensors"
 
@@ -130,7 +130,7 @@ def train(steps: int = 3000, *, count: int = 24_000, batch: int = 64) -> Judge:
 def load_judge() -> Judge:
     """The judge; trained on first use and kept in runs/."""
     if not WEIGHTS.exists():
-        write_atomically(WEIGHTS, train().state_dict(), {})
+        save_tensors(WEIGHTS, train().state_dict(), {})
     judge = Judge()
     judge.load_state_dict(load_file(WEIGHTS))
     return judge.eval()

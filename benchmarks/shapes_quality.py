@@ -75,8 +75,8 @@ def sweep(
     prior: Prior, judge: Judge, scales: Sequence[float], captions: int, pairs: int
 ) -> tuple[list[dict[str, str]], list[dict[str, str]], Tensor]:
     """Rows of the two tables and the pictures of the first captions at the best scale."""
-    one, one_scenes = data.test_captions(captions)
-    two, two_scenes = data.test_captions(pairs, pairs=True)
+    one, one_scenes = data.unseen_captions(captions)
+    two, two_scenes = data.unseen_captions(pairs, pairs=True)
     singles, doubles, best, kept = [], [], -1.0, torch.empty(0)
     for scale in scales:
         started = time.perf_counter()

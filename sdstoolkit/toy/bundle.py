@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sdstoolkit.toy import data, networks, recipe
-from sdstoolkit.toy.training import History, Plan
+from sdstoolkit.toy.training import History, Plan, save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +30,22 @@ class Budget:
     """
 
     drawings: int = 49_152
-    autoencoder: int = 3_000
+    autoencoder: int = 2_000
     text: int = 1_000
-    denoiser: int = 12_000
+    denoiser: int = 9_000
     seed: int = 0
 
 
-def train_shapes(run: Path, out: Path, budget: Budget) -> dict[str, History]:
+def train_shapes(
+    run: Path, out: Path, budget: Budget, *, share: recipe.Share = recipe.ALONE
+) -> dict[str, History]:
     """Train `shapes` and pack it into a model folder.
 
     Args:
         run: Where checkpoints and the data set are kept; a run that was stopped goes on from there.
         out: The model folder to write.
         budget: How much of everything.
+        share: This process's part of the work, if there are several; the first one writes.
 
     Returns:
         The history of each stage by name.
@@ -56,7 +59,7 @@ def train_shapes(run: Path, out: Path, budget: Budget) -> dict[str, History]:
     autoencoder = networks.autoencoder()
     plan = Plan(steps=budget.autoencoder, lr=2e-3, seed=seed + 1)
     histories = {"autoencoder": recipe.train_autoencoder(
-        autoencoder, drawn, plan, checkpoint=run / "autoencoder.safetensors"
+        autoencoder, drawn, plan, checkpoint=run / "autoencoder.safetensors", share=share
     )}  # fmt: skip
 
     kept = run / "latents.safetensors"
@@ -66,7 +69,8 @@ def train_shapes(run: Path, out: Path, budget: Budget) -> dict[str, History]:
     else:
         latents = recipe.encode_once(autoencoder, drawn)
         scale = torch.tensor(autoencoder.config.scaling_factor, dtype=torch.float64)
-        recipe.write_atomically(kept, {"latents": latents, "scale": scale}, {})
+        if share.rank == 0:
+            save_tensors(kept, {"latents": latents, "scale": scale}, {})
 
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = networks.tokenizer(data.vocabulary(), Path(folder))
@@ -75,13 +79,15 @@ def train_shapes(run: Path, out: Path, budget: Budget) -> dict[str, History]:
     text_encoder, unet = networks.text_encoder(tokenizer), networks.denoiser()
     plan = Plan(steps=budget.text, lr=2e-3, seed=seed + 4)
     histories["text encoder"] = recipe.train_text_encoder(
-        text_encoder, drawn, ids, plan, checkpoint=run / "text_encoder.safetensors"
+        text_encoder, drawn, ids, plan, checkpoint=run / "text_encoder.safetensors", share=share
     )
     plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=300, seed=seed + 5)
     empty = recipe.tokens(tokenizer, [""])[0]
     histories["denoiser"] = recipe.train_denoiser(
-        unet, text_encoder, latents, ids, empty, plan, checkpoint=run / "denoiser.safetensors"
+        unet, text_encoder, latents, ids, empty, plan, checkpoint=run / "denoiser.safetensors", share=share
     )
+    if share.rank > 0:
+        return histories
     recipe.forget_unused_words(text_encoder, ids)
     pack(out, autoencoder, unet, text_encoder, tokenizer)
     record = {"budget": asdict(budget), "histories": {k: vars(h) for k, h in histories.items()}}

@@ -321,7 +321,7 @@ def _with_quality(text: str, quality: int, draw: list[float]) -> str:
     return f"{words}, {text}" if draw[2] < 0.45 else f"{text}, {words}"
 
 
-def test_captions(n: int, *, pairs: bool = False, seed: int = 0) -> tuple[list[str], Scenes]:
+def unseen_captions(n: int, *, pairs: bool = False, seed: int = 0) -> tuple[list[str], Scenes]:
     """Distinct captions of combinations that training never saw, with what they ask for.
 
     Args:

@@ -14,6 +14,7 @@ Every stage has a checkpoint and is skipped when its result is there. Sources: R
 https://arxiv.org/abs/2112.10752; Salimans and Ho 2022, https://arxiv.org/abs/2202.00512.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,13 +27,60 @@ from torch import Generator, Tensor, nn
 from sdstoolkit.noise import Discrete
 from sdstoolkit.prediction import V
 from sdstoolkit.toy import data, networks
-from sdstoolkit.toy.training import History, Plan, fit, write_atomically
+from sdstoolkit.toy.training import History, Loss, Plan, fit, save_tensors
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizer
 
 CAPTIONS_A_DRAWING = 4
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes does of every batch.
+
+    All of them draw the same numbers and each works on its rows, so that the average of their
+    gradients is the gradient of the whole batch: a seed names the same run on any number of them.
+
+    Args:
+        rank: Which process this is, from 0.
+        world: How many there are; batches must be multiples of it.
+        reduce: Averages a vector over the processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    reduce: Callable[[Tensor], Tensor] | None = None
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The rows of a batch that are this process's."""
+        return rows[self.rank :: self.world]
+
+    def fit(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        plan: Plan,
+        *,
+        checkpoint: Path | None,
+        name: str,
+        watch: Callable[[int], Mapping[str, float]] | None = None,
+    ) -> History:
+        """:func:`fit`, together with the other processes; the first one writes."""
+        return fit(
+            network,
+            loss,
+            plan,
+            checkpoint=checkpoint,
+            name=name,
+            reduce=self.reduce,
+            writes=self.rank == 0,
+            watch=watch,
+        )
+
+
+ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -63,7 +111,7 @@ def drawings(n: int, *, seed: int = 0, file: Path | None = None) -> Drawings:
     made = Drawings(torch.cat(images), data.Scenes.cat(scenes))
     if file is not None:
         columns = {f.name: getattr(made.scenes, f.name) for f in fields(data.Scenes)}
-        write_atomically(file, {"image": made.images, **columns}, {"seed": str(seed)})
+        save_tensors(file, {"image": made.images, **columns}, {"seed": str(seed)})
     return made
 
 
@@ -76,6 +124,7 @@ def train_autoencoder(
     kl: float = 2e-5,
     noise: float = 0.05,
     checkpoint: Path | None = None,
+    share: Share = ALONE,
 ) -> History:
     """Stage 2. One encoder and one decoder pass, forward and backward, a step.
 
@@ -87,20 +136,22 @@ def train_autoencoder(
         kl: Weight of the divergence, lambda above.
         noise: Largest standard deviation of the white noise on the encoder's input, [0, 1] units.
         checkpoint: Where to resume from.
+        share: This process's part of the work.
     """
     model.to(memory_format=torch.channels_last)
 
     def loss(step: int, rng: Generator) -> Tensor:
         rows = torch.randint(len(drawn.images), (batch,), generator=rng)
-        x = 2 * drawn.pictures(rows) - 1
-        level = 2 * noise * torch.rand(batch, 1, 1, 1, generator=rng)
-        posterior = model.encode(x + level * torch.randn(x.shape, generator=rng)).latent_dist
-        draw = torch.randn(posterior.mean.shape, generator=rng)
+        x = 2 * drawn.pictures(share.of(rows)) - 1
+        level = 2 * noise * share.of(torch.rand(batch, 1, 1, 1, generator=rng))
+        white = share.of(torch.randn(batch, *x.shape[1:], generator=rng))
+        posterior = model.encode(x + level * white).latent_dist
+        draw = share.of(torch.randn(batch, *posterior.mean.shape[1:], generator=rng))
         x_hat = model.decode(posterior.mean + posterior.std * draw).sample
         elements = posterior.mean[0].numel()
         return F.mse_loss(x_hat, x) + kl * posterior.kl().mean() / elements
 
-    return fit(model, loss, plan, checkpoint=checkpoint, name="autoencoder")
+    return share.fit(model, loss, plan, checkpoint=checkpoint, name="autoencoder")
 
 
 def psnr(model: "AutoencoderKL", images: Tensor) -> Tensor:
@@ -193,6 +244,7 @@ def train_text_encoder(
     *,
     batch: int = 128,
     checkpoint: Path | None = None,
+    share: Share = ALONE,
 ) -> History:
     """Stage 3: fit a Reader around the text encoder. One pass of 32 tokens a caption and step."""
     reader = Reader(text_encoder)
@@ -200,9 +252,10 @@ def train_text_encoder(
     def loss(step: int, rng: Generator) -> Tensor:
         rows = torch.randint(len(ids), (batch,), generator=rng)
         which = torch.randint(CAPTIONS_A_DRAWING, (batch,), generator=rng)
-        return reader.loss(ids[rows, which], drawn.scenes[rows])
+        mine = share.of(rows)
+        return reader.loss(ids[mine, share.of(which)], drawn.scenes[mine])
 
-    return fit(reader, loss, plan, checkpoint=checkpoint, name="text encoder")
+    return share.fit(reader, loss, plan, checkpoint=checkpoint, name="text encoder")
 
 
 def train_denoiser(
@@ -216,6 +269,7 @@ def train_denoiser(
     batch: int = 64,
     dropout: float = 0.1,
     checkpoint: Path | None = None,
+    share: Share = ALONE,
 ) -> History:
     """Stage 4. One denoiser and one text-encoder pass, forward and backward, a step.
 
@@ -227,8 +281,9 @@ def train_denoiser(
         empty: Token ids of "", [32].
         plan: How long and how fast.
         batch: Latents a step.
-        dropout: Share of captions replaced by the empty one.
+        dropout: Portion of captions replaced by the empty one.
         checkpoint: Where to resume from.
+        share: This process's part of the work.
 
     The progress bar watches the loss on fixed draws, with captions and without: the gap between
     the two is what prompts are worth to the model.
@@ -254,8 +309,9 @@ def train_denoiser(
         which = torch.randint(CAPTIONS_A_DRAWING, (batch,), generator=rng)
         dropped = torch.rand(batch, 1, generator=rng) < dropout
         tokens = torch.where(dropped, empty, ids[rows, which])
-        eps = torch.randn(latents[rows].shape, generator=rng)
-        return error(rows, tokens, times(batch, rng), eps)
+        eps = torch.randn(batch, *latents.shape[1:], generator=rng)
+        t = times(batch, rng)
+        return error(share.of(rows), share.of(tokens), share.of(t), share.of(eps))
 
     @torch.no_grad()
     def watch(step: int) -> dict[str, float]:
@@ -266,7 +322,7 @@ def train_denoiser(
         return {"told": float(error(rows, told, t, eps)), "untold": float(error(rows, untold, t, eps))}
 
     both = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-    return fit(both, loss, plan, checkpoint=checkpoint, name="denoiser", watch=watch)
+    return share.fit(both, loss, plan, checkpoint=checkpoint, name="denoiser", watch=watch)
 
 
 def forget_unused_words(text_encoder: nn.Module, ids: Tensor) -> None:

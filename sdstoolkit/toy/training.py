@@ -12,7 +12,6 @@ checkpoint it resumes where it stopped and ends with the same bits as a run that
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Generator, Tensor, nn
+
+from sdstoolkit._files import write_atomically
 
 Loss = Callable[[int, Generator], Tensor]
 
@@ -83,6 +84,7 @@ def fit(
     checkpoint: Path | None = None,
     name: str = "training",
     reduce: Callable[[Tensor], Tensor] | None = None,
+    writes: bool = True,
     watch: Callable[[int], Mapping[str, float]] | None = None,
 ) -> History:
     """Train a network in place; it ends with the averaged weights.
@@ -93,7 +95,8 @@ def fit(
         plan: How.
         checkpoint: A safetensors file to write and to resume from; None keeps nothing.
         name: The progress bar's label.
-        reduce: Averages a gradient over processes; None is one process.
+        reduce: Averages the gradient, one vector, over processes; None is one process.
+        writes: Whether this process writes the checkpoint and draws the progress bar.
         watch: Further figures for the progress bar, asked for at every checkpoint.
 
     Raises:
@@ -115,7 +118,8 @@ def fit(
 
     started, before, recent, extra = time.monotonic(), history.seconds, [], {}
     network.train()
-    with tqdm(range(first, plan.steps), name, plan.steps, initial=first, mininterval=2) as bar:
+    with tqdm(range(first, plan.steps), name, plan.steps, initial=first, mininterval=2,
+              disable=not writes) as bar:
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = plan.lr * plan.rate(step)
@@ -123,8 +127,10 @@ def fit(
             optimizer.zero_grad()
             value.backward()
             if reduce is not None:
-                for p in params.values():
-                    p.grad = reduce(p.grad)
+                flat = reduce(torch.cat([p.grad.flatten() for p in params.values()]))
+                parts = flat.split([p.numel() for p in params.values()])
+                for p, part in zip(params.values(), parts, strict=True):
+                    p.grad = part.view_as(p)
             nn.utils.clip_grad_norm_(params.values(), plan.clip, foreach=True)
             optimizer.step()
             decay = min(plan.ema, (1 + step) / (10 + step))
@@ -146,7 +152,7 @@ def fit(
                 history.seconds = before + time.monotonic() - started
                 if watch is not None:
                     extra = dict(watch(step + 1))
-                if checkpoint is not None:
+                if checkpoint is not None and writes:
                     _save(checkpoint, params, average, optimizer, rng, history, step + 1)
     with torch.no_grad():
         for p, mean_p in zip(params.values(), average, strict=True):
@@ -155,14 +161,10 @@ def fit(
     return history
 
 
-def write_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write safetensors beside the path, flush it to disk, then rename it into place."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, complete or not at all; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, temporary, metadata)
-    with open(temporary, "rb+") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    write_atomically(path, save({k: v.detach().contiguous() for k, v in tensors.items()}, metadata))
 
 
 def _save(
@@ -181,7 +183,7 @@ def _save(
         for moment, value in optimizer.state[p].items():
             tensors[f"{moment}.{key}"] = value
     record = {"step": step, **vars(history)}
-    write_atomically(path, tensors, {"record": json.dumps(record)})
+    save_tensors(path, tensors, {"record": json.dumps(record)})
 
 
 def _restore(

@@ -1,0 +1,77 @@
+"""A figure is drawn, says what it shows, and never touches the global state of pyplot."""
+
+import math
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import torch
+
+from sdstoolkit.images import read_image
+from sdstoolkit.noise import VE, VP
+from sdstoolkit.plots import loss_curve, schedules
+
+
+def words(path) -> str:
+    """The text of an svg, which matplotlib keeps as comments beside the outlines."""
+    parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+    tree = ElementTree.parse(path, parser)
+    return " ".join(node.text or "" for node in tree.iter(ElementTree.Comment))
+
+
+def test_loss_curve_shows_every_name_and_its_axes(tmp_path):
+    values = {"seed 0": [3.0, 2.0, 1.0], "seed 1": [2.5, math.nan], "seed 2": [2.0, None, 1.0]}
+    path = loss_curve(tmp_path / "a.svg", values, steps=[10, 20, 30], title="a heart")
+    text = words(path)
+    for word in ("seed 0", "seed 1", "seed 2", "step", "a heart"):
+        assert word in text
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_loss_curve_draws_the_curve(tmp_path):
+    """A curve that falls leaves ink at the upper left and at the lower right."""
+    path = loss_curve(tmp_path / "a.png", {"a": [10.0 ** (-k / 10) for k in range(50)]})
+    # Alpha is there because figures are saved as pillow sees them: read what was drawn.
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(tmp_path / "flat.png")
+    image = read_image(tmp_path / "flat.png")[0]
+    blue = (image[2] - image[0] > 0.3).nonzero().double()
+    middle = blue.mean(0)
+    slope = ((blue[:, 0] - middle[0]) * (blue[:, 1] - middle[1])).sum()
+    assert slope > 0  # rows count downwards
+
+
+def test_values_that_cannot_be_on_a_logarithmic_axis(tmp_path):
+    assert loss_curve(tmp_path / "zero.png", {"a": [0.0, 0.0]}).exists()
+    assert loss_curve(tmp_path / "one.png", {"a": [1.0]}).exists()
+    assert loss_curve(tmp_path / "nan.png", {"a": [math.nan], "b": []}).exists()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_schedules(tmp_path, suffix):
+    path = schedules(tmp_path / f"a{suffix}", {"VP": VP(), "VE": VE(sigma_min=0.01, sigma_max=50)})
+    assert path.stat().st_size > 5000
+
+
+def test_figures_that_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match="no values"):
+        loss_curve(tmp_path / "a.png", {})
+    with pytest.raises(ValueError, match="no values"):
+        loss_curve(tmp_path / "a.png", {"a": []})
+    with pytest.raises(ValueError, match="3 values were read at 2 steps"):
+        loss_curve(tmp_path / "a.png", {"a": [1.0, 2.0, 3.0]}, steps=[1, 2])
+    with pytest.raises(ValueError, match="'a.jpg' has no known suffix"):
+        loss_curve(tmp_path / "a.jpg", {"a": [1.0]})
+    with pytest.raises(ValueError, match="no schedules"):
+        schedules(tmp_path / "a.png", {})
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        loss_curve(tmp_path / "none" / "a.png", {"a": [1.0]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_does_not_draw_on_the_global_generator(tmp_path):
+    state = torch.get_rng_state()
+    loss_curve(tmp_path / "a.png", {"a": [1.0, 2.0]})
+    assert torch.equal(state, torch.get_rng_state())

@@ -1,0 +1,63 @@
+"""The recipe of the bundled model, end to end with a tiny budget: it packs, resumes and repeats."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sdstoolkit.toy import data, networks, recipe
+from sdstoolkit.toy.bundle import Budget, train_shapes
+
+BUDGET = Budget(drawings=512, autoencoder=1, text=2, denoiser=1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    train_shapes(folder / "run", folder / "model", BUDGET)
+    return folder
+
+
+def test_the_folder_is_a_stable_diffusion_model(trained: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    from sdstoolkit import load
+
+    pipeline = StableDiffusionPipeline.from_pretrained(trained / "model", safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a red heart", num_inference_steps=2, output_type="np").images
+    assert image.shape == (1, 64, 64, 3)
+    prior = load(str(trained / "model"))
+    assert prior.score.shape == (4, 16, 16) and prior.size == (64, 64)
+    with pytest.raises(ValueError, match="elephant"):
+        prior.condition("a red elephant")
+    size = sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file())
+    assert size < 24e6
+
+
+def test_a_finished_run_is_not_run_again(trained: Path) -> None:
+    before = load_file(trained / "run" / "denoiser.safetensors")
+    train_shapes(trained / "run", trained / "again", BUDGET)
+    after = load_file(trained / "run" / "denoiser.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    first, second = (load_file(trained / name / weights) for name in ("model", "again"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_latents_have_unit_variance(trained: Path) -> None:
+    latents = load_file(trained / "run" / "latents.safetensors")["latents"]
+    assert latents.shape == (512, 4, 16, 16)
+    assert float(latents.std()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_every_word_is_one_token_and_others_are_spelt(tmp_path: Path) -> None:
+    tokenizer = networks.tokenizer(data.vocabulary(), tmp_path)
+    for word in data.vocabulary():
+        assert len(tokenizer.tokenize(word)) == 1
+    assert len(tokenizer.tokenize("elephant")) > 1
+    assert tokenizer.unk_token in tokenizer.tokenize("?")
+    assert max(tokenizer.get_vocab().values()) == tokenizer.eos_token_id
+    ids = recipe.tokens(tokenizer, ["", "a red heart"])
+    assert ids.shape == (2, networks.TEXT_LENGTH)
