@@ -3,7 +3,7 @@
 A plain convolutional classifier, trained on drawings alone, that shares no weight, no code and no
 seed with the model it judges. Of two objects it names the left or upper one first.
 
-    python benchmarks/judge.py        # train it (about 5 minutes on two cores) and print its accuracy
+    python benchmarks/judge.py        # train it (5 minutes on two cores), print its accuracy
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 
 from sdstoolkit.toy import data
-from sdstoolkit.toy.recipe import Drawings
+from sdstoolkit.toy.drawings import Drawings
 from sdstoolkit.toy.training import Plan, fit, save_tensors
 
 WEIGHTS = Path(__file__).parents[1] / "runs" / "judge.safetensors"
@@ -41,7 +41,9 @@ class Judge(nn.Module):
         widths = (3, 32, 64, 96, 128)
         layers: list[nn.Module] = []
         for before, after in zip(widths, widths[1:], strict=False):
-            layers += [nn.Conv2d(before, after, 5 if before == 3 else 3, 2, 5 // 2 if before == 3 else 1)]
+            layers += [
+                nn.Conv2d(before, after, 5 if before == 3 else 3, 2, 5 // 2 if before == 3 else 1)
+            ]
             layers += [nn.BatchNorm2d(after), nn.ReLU()]
         self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, 192), nn.ReLU())
         self.heads = nn.Linear(192, sum(self.answers))
@@ -52,7 +54,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def judge(self, image: Tensor) -> Verdict:
-        """The likeliest answers for images in [0, 1]; values outside are clipped as a file would."""
+        """The likeliest answers for images in [0, 1]; what is outside is clipped."""
         parts = [self(chunk) for chunk in image.clamp(0, 1).float().split(256)]
         best = [torch.cat(logits).argmax(1) for logits in zip(*parts, strict=True)]
         return Verdict(best[0] == 1, best[1] == 1, best[2], (best[3], best[4]), (best[5], best[6]))
@@ -83,7 +85,9 @@ def mark(verdict: Verdict, scenes: data.Scenes) -> Marks:
     asked = truth(scenes)
     other = ~asked.pair
     shape = (verdict.shape[0] == asked.shape[0]) & (other | (verdict.shape[1] == asked.shape[1]))
-    colour = (verdict.colour[0] == asked.colour[0]) & (other | (verdict.colour[1] == asked.colour[1]))
+    colour = (verdict.colour[0] == asked.colour[0]) & (
+        other | (verdict.colour[1] == asked.colour[1])
+    )
     count = verdict.pair == asked.pair
     joint = shape & colour & count
     relation = joint & (other | (verdict.vertical == asked.vertical))
@@ -136,7 +140,9 @@ def load_judge() -> Judge:
     return judge.eval()
 
 
-def accuracy(judge: Judge, n: int = 4096, seed: int = 778, *, degraded: float = 0.0) -> dict[str, float]:
+def accuracy(
+    judge: Judge, n: int = 4096, seed: int = 778, *, degraded: float = 0.0
+) -> dict[str, float]:
     """Shares of held-out drawings that the judge reads right."""
     pictures = drawn(n, seed, degraded=degraded)
     marks = mark(judge.judge(pictures.pictures(slice(None))), pictures.scenes)

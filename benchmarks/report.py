@@ -1,4 +1,4 @@
-"""Tables of the benchmarks: printed, and written under docs/benchmarks/ with command and machine."""
+"""Tables of the benchmarks, printed and written to docs/benchmarks/ with command and machine."""
 
 import platform
 import shlex
@@ -30,7 +30,9 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     """A Markdown table of rows with the same columns."""
     head = list(rows[0])
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(str(row[k]) for k in head) + " |" for row in rows)])
+    return "\n".join(
+        [*lines, *("| " + " | ".join(str(row[k]) for k in head) + " |" for row in rows)]
+    )
 
 
 def write_report(

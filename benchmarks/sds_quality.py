@@ -1,7 +1,7 @@
 """How well SDS draws what it is told on the bundled model, and the sweep behind its defaults.
 
     python benchmarks/sds_quality.py                   # the defaults, 256 unseen captions
-    python benchmarks/sds_quality.py --sweep           # one option at a time around them, 32 captions
+    python benchmarks/sds_quality.py --sweep           # one option at a time, 32 captions
 
 Judged as benchmarks/shapes_quality.py judges DDIM, on the same captions and seeds. Writes
 docs/benchmarks/sds_quality.md or docs/benchmarks/sds_sweep.md, and the pictures beside them.
@@ -72,7 +72,11 @@ def draw(prior: Prior, captions: Sequence[str], setting: Setting, batch: int) ->
         chunk = list(captions[start : start + batch])
         seeds = list(range(start, start + len(chunk)))
         loss = SDS(
-            prior, chunk, scale=setting.scale, weight=WEIGHTS[setting.weight], t_law=LAWS[setting.law]
+            prior,
+            chunk,
+            scale=setting.scale,
+            weight=WEIGHTS[setting.weight],
+            t_law=LAWS[setting.law],
         )
         canvas: Base = canvas_of(prior, setting, seeds)
         rate = CosineDecay(setting.lr, final=setting.decay)
@@ -83,7 +87,9 @@ def draw(prior: Prior, captions: Sequence[str], setting: Setting, batch: int) ->
     return torch.cat(images)
 
 
-def row(prior: Prior, judge: Judge, n: int, setting: Setting, batch: int) -> tuple[dict[str, str], Tensor]:
+def row(
+    prior: Prior, judge: Judge, n: int, setting: Setting, batch: int
+) -> tuple[dict[str, str], Tensor]:
     """What the judge says of n pictures, and the pictures."""
     captions, scenes = data.unseen_captions(256)
     captions, scenes = captions[:n], scenes[slice(0, n)]
@@ -98,7 +104,9 @@ def row(prior: Prior, judge: Judge, n: int, setting: Setting, batch: int) -> tup
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--model", default="shapes")
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--captions", type=int)

@@ -2,8 +2,8 @@
 
     python benchmarks/shapes_quality.py [--model FOLDER] [--scales 1 2 3 5 8] [--captions 256]
 
-256 captions of one object and 128 of two, all of combinations that training never saw, are sampled
-by 50-step DDIM; the shares of pictures that are right come with their binomial standard errors. The
+256 captions of one object and 128 of two, all of combinations that training never saw, are
+sampled by 50-step DDIM; shares of right pictures come with their binomial standard errors. The
 autoencoder's PSNR is measured on held-out drawings. Writes docs/benchmarks/shapes_quality.md.
 """
 
@@ -27,7 +27,7 @@ PICTURES = Path(__file__).parents[1] / "docs" / "images"
 
 @torch.no_grad()
 def ddim(model: ScoreModel, condition: Condition, seeds: Sequence[int], steps: int = 50) -> Tensor:
-    """x_0 by DDIM (eta = 0) on trailing times 1, 1 - 1/steps, ..., 1/steps; the last step is clean."""
+    """x_0 by DDIM (eta = 0) at times 1, 1 - 1/steps, ..., 1/steps; the last step is clean."""
     x = normal(generators(seeds, "sample"), model.shape)
     times = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
     for t, s in zip(times, times[1:], strict=False):
@@ -67,8 +67,10 @@ def reconstruction(prior: Prior, n: int = 512) -> dict[str, float]:
     db = -10 * (x_hat.clamp(0, 1) - image).square().flatten(1).mean(1).log10()
     clean = scenes.quality == data.CLEAN
     return {
-        "all": float(db.mean()), "clean": float(db[clean].mean()), "damaged": float(db[~clean].mean())
-    }  # fmt: skip
+        "all": float(db.mean()),
+        "clean": float(db[clean].mean()),
+        "damaged": float(db[~clean].mean()),
+    }
 
 
 def sweep(
@@ -83,7 +85,9 @@ def sweep(
         image = draw(prior, one, scale)
         seconds = time.perf_counter() - started
         marks = mark(judge.judge(image), one_scenes)
-        singles.append({"scale": f"{scale:g}", **shares(marks), "s / image": f"{seconds / captions:.2f}"})
+        singles.append(
+            {"scale": f"{scale:g}", **shares(marks), "s / image": f"{seconds / captions:.2f}"}
+        )
         both = draw(prior, two, scale)
         double = mark(judge.judge(both), two_scenes)
         doubles.append({"scale": f"{scale:g}", **shares(double)})
@@ -94,7 +98,9 @@ def sweep(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--model", default="shapes")
     parser.add_argument("--scales", type=float, nargs="+", default=[1, 2, 3, 5, 8])
     parser.add_argument("--captions", type=int, default=256)
@@ -113,8 +119,12 @@ def main() -> None:
         {
             f"{args.captions} captions of one object, per cent right": singles,
             f"{args.pairs} captions of two objects, per cent right": doubles,
-            "The codec on 512 held-out drawings, mean PSNR in dB": [{k: f"{v:.1f}" for k, v in db.items()}],
-            "The judge on 4096 held-out drawings, share right": [{k: f"{v:.2%}" for k, v in read.items()}],
+            "The codec on 512 held-out drawings, mean PSNR in dB": [
+                {k: f"{v:.1f}" for k, v in db.items()}
+            ],
+            "The judge on 4096 held-out drawings, share right": [
+                {k: f"{v:.2%}" for k, v in read.items()}
+            ],
         },
         machine(),
     )

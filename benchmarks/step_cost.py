@@ -25,7 +25,10 @@ SCALE = 30.0
 
 def necessary(prior: Prior, canvas: Canvas) -> Callable[[], None]:
     """One network call of 2 n rows without a graph; from pixels one encoder pass both ways."""
-    network, text = prior.score.network, torch.cat([prior.condition(PROMPT)["text"]] * (2 * canvas.n))
+    network, text = (
+        prior.score.network,
+        torch.cat([prior.condition(PROMPT)["text"]] * (2 * canvas.n)),
+    )
     x_t = torch.randn(2 * canvas.n, *prior.score.shape, device=prior.device)
     k = torch.full((2 * canvas.n,), 500.0, device=prior.device)
     image = torch.rand(canvas.n, 3, *prior.size, device=prior.device, requires_grad=True)
@@ -55,14 +58,18 @@ def reference(prior: Prior, canvas: Canvas) -> Callable[[], None]:
 
     def step() -> None:
         n = canvas.n
-        text = torch.cat([prior.condition([PROMPT] * n)["text"], prior.condition([""] * n)["text"]])
+        text = torch.cat(
+            [prior.condition([PROMPT] * n)["text"], prior.condition([""] * n)["text"]]
+        )
         adam.zero_grad()
         x_0 = codec.encode(canvas.image()) if isinstance(canvas, Pixels) else canvas.x_0()
         level = schedule.level(0.02 + 0.96 * torch.rand(n, dtype=torch.float64), x_0)
         eps = torch.randn_like(x_0)
         x_t = level.perturb(x_0.detach(), eps)
         k = schedule.timestep(level.t).float().repeat(2)
-        output = network(torch.cat([x_t] * 2).requires_grad_(), k, encoder_hidden_states=text).sample
+        output = network(
+            torch.cat([x_t] * 2).requires_grad_(), k, encoder_hidden_states=text
+        ).sample
         told, untold = output.chunk(2)
         guided = prior.score.parameterization.resolve(untold + SCALE * (told - untold), x_t, level)
         gradient = torch.nan_to_num(level.sigma**2 * (guided.eps - eps)).detach()
@@ -95,7 +102,9 @@ def _wait() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--model", default="shapes")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=40)
@@ -111,7 +120,10 @@ def main() -> None:
             rows.append(
                 {"canvas": kind.__name__, "images": str(n)}
                 | {f"{name}, ms": f"{1e3 * s:.1f}" for name, s in seconds.items()}
-                | {f"{name} / necessary": f"{seconds[name] / base:.2f}" for name in ("ours", "reference")}
+                | {
+                    f"{name} / necessary": f"{seconds[name] / base:.2f}"
+                    for name in ("ours", "reference")
+                }
             )
             print(rows[-1], flush=True)
     write_report("step_cost", "What one SDS step costs", {f"`{args.model}`": rows}, machine())

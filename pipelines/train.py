@@ -2,9 +2,9 @@
 
     sds train shapes --run runs/shapes --out runs/shapes/model
 
-The run folder keeps the drawings and a checkpoint of every stage: the same command goes on where it
-was stopped. Then the out folder holds an ordinary Stable Diffusion model, with its model card and
-the loss curves, and `sds optimize PROMPT --model DIR` takes it.
+The run folder keeps the drawings and a checkpoint of every stage: the same command goes on where
+it was stopped. Then the out folder holds an ordinary Stable Diffusion model, with its model card
+and the loss curves, and `sds optimize PROMPT --model DIR` takes it.
 """
 
 from dataclasses import dataclass
@@ -85,9 +85,9 @@ It is an ordinary `StableDiffusionPipeline` folder and was trained by sdstoolkit
 (`sds train shapes`, seed {budget.seed}); its licence is the project's, Apache-2.0.
 
 **World.** One or two of circle, square, triangle, heart, star, ring, cross, diamond, x, in red,
-green, blue, yellow, orange, purple, white or black, small or large, on a background of one of these
-colours; "left of", "right of", "above", "below"; "blurry", "noisy", "oversaturated", "low quality",
-"sharp", "high quality". Other words are refused.
+green, blue, yellow, orange, purple, white or black, small or large, on a background of one of
+these colours; "left of", "right of", "above", "below"; "blurry", "noisy", "oversaturated", "low
+quality", "sharp", "high quality". Other words are refused.
 
 **Data.** {budget.drawings:,} drawings with four random captions each. One fifth of the (shape,
 colour, background) combinations was left out, to be tested on.
@@ -98,8 +98,8 @@ colour, background) combinations was left out, to be tested on.
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
-**Quality.** `python benchmarks/shapes_quality.py` asks an independent classifier; what it said is in
-docs/benchmarks/shapes_quality.md of the project.
+**Quality.** `python benchmarks/shapes_quality.py` asks an independent classifier; what it said is
+in docs/benchmarks/shapes_quality.md of the project.
 
 **Not for** anything but tests, demonstrations and teaching: it knows nothing of the world.
 """

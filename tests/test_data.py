@@ -1,4 +1,4 @@
-"""The drawings: exact geometry, coverage, captions that say what is drawn, and what is held out."""
+"""The drawings: exact geometry, coverage, captions that say what is drawn, what is held out."""
 
 import math
 

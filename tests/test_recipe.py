@@ -1,4 +1,4 @@
-"""The recipe of the bundled model, end to end with a tiny budget: it packs, resumes and repeats."""
+"""The recipe of the bundled model, end to end and tiny: it packs, resumes and repeats."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdstoolkit.toy import data, networks, recipe
+from sdstoolkit.toy import data, networks, reading
 from sdstoolkit.toy.bundle import Budget, train_shapes
 
 BUDGET = Budget(drawings=512, autoencoder=1, text=2, denoiser=1)
@@ -59,5 +59,5 @@ def test_every_word_is_one_token_and_others_are_spelt(tmp_path: Path) -> None:
     assert len(tokenizer.tokenize("elephant")) > 1
     assert tokenizer.unk_token in tokenizer.tokenize("?")
     assert max(tokenizer.get_vocab().values()) == tokenizer.eos_token_id
-    ids = recipe.tokens(tokenizer, ["", "a red heart"])
+    ids = reading.tokens(tokenizer, ["", "a red heart"])
     assert ids.shape == (2, networks.TEXT_LENGTH)

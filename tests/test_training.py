@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdstoolkit.toy.recipe import Share
-from sdstoolkit.toy.training import Plan, fit
+from sdstoolkit.toy.training import Plan, Share, fit
 
 
 def network() -> nn.Module:
@@ -106,8 +105,17 @@ def test_bad_plans_and_bad_losses(tmp_path: Path) -> None:
         Plan(steps=1, lr=float("nan"))
     model = network()
     with pytest.raises(ValueError, match="lower the learning rate"):
-        fit(model, lambda step, rng: model(torch.ones(1, 3).double()).sum() / 0, Plan(steps=30, lr=1))
+        fit(
+            model,
+            lambda step, rng: model(torch.ones(1, 3).double()).sum() / 0,
+            Plan(steps=30, lr=1),
+        )
     file, other = tmp_path / "run.safetensors", nn.Linear(2, 2)
-    fit(other, lambda step, rng: other(torch.ones(1, 2)).sum(), Plan(steps=1, lr=1.0), checkpoint=file)
+    fit(
+        other,
+        lambda step, rng: other(torch.ones(1, 2)).sum(),
+        Plan(steps=1, lr=1.0),
+        checkpoint=file,
+    )
     with pytest.raises(ValueError, match="not this network's"):
         fit(network(), regression(model), Plan(steps=2, lr=1.0), checkpoint=file)

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sdstoolkit.toy import data, networks, recipe
-from sdstoolkit.toy.training import History, Plan, save_tensors
+from sdstoolkit.toy import data, networks, reading, recipe
+from sdstoolkit.toy.drawings import drawings as make_drawings
+from sdstoolkit.toy.training import ALONE, History, Plan, Share, save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,12 @@ class Budget:
 
 
 def train_shapes(
-    run: Path, out: Path, budget: Budget, *, share: recipe.Share = recipe.ALONE
+    run: Path, out: Path, budget: Budget, *, share: Share = ALONE
 ) -> dict[str, History]:
     """Train `shapes` and pack it into a model folder.
 
     Args:
-        run: Where checkpoints and the data set are kept; a run that was stopped goes on from there.
+        run: Where checkpoints and the data set are kept; a stopped run goes on from there.
         out: The model folder to write.
         budget: How much of everything.
         share: This process's part of the work, if there are several; the first one writes.
@@ -53,7 +54,7 @@ def train_shapes(
     from safetensors.torch import load_file
 
     seed = budget.seed
-    drawn = recipe.drawings(budget.drawings, seed=seed, file=run / "drawings.safetensors")
+    drawn = make_drawings(budget.drawings, seed=seed, file=run / "drawings.safetensors")
 
     torch.manual_seed(seed)
     autoencoder = networks.autoencoder()
@@ -74,24 +75,33 @@ def train_shapes(
 
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = networks.tokenizer(data.vocabulary(), Path(folder))
-    ids = recipe.captions(drawn, tokenizer, seed=seed + 2)
+    ids = reading.captions(drawn, tokenizer, seed=seed + 2)
     torch.manual_seed(seed + 3)
     text_encoder, unet = networks.text_encoder(tokenizer), networks.denoiser()
     plan = Plan(steps=budget.text, lr=2e-3, seed=seed + 4)
-    histories["text encoder"] = recipe.train_text_encoder(
+    histories["text encoder"] = reading.train_text_encoder(
         text_encoder, drawn, ids, plan, checkpoint=run / "text_encoder.safetensors", share=share
     )
     plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=300, seed=seed + 5)
-    empty = recipe.tokens(tokenizer, [""])[0]
+    empty = reading.tokens(tokenizer, [""])[0]
     histories["denoiser"] = recipe.train_denoiser(
-        unet, text_encoder, latents, ids, empty, plan, checkpoint=run / "denoiser.safetensors", share=share
+        unet,
+        text_encoder,
+        latents,
+        ids,
+        empty,
+        plan,
+        checkpoint=run / "denoiser.safetensors",
+        share=share,
     )
     if share.rank > 0:
         return histories
-    recipe.forget_unused_words(text_encoder, ids)
+    reading.forget_unused_words(text_encoder, ids)
     pack(out, autoencoder, unet, text_encoder, tokenizer)
     record = {"budget": asdict(budget), "histories": {k: vars(h) for k, h in histories.items()}}
-    record["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    record["machine"] = (
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
     (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
     return histories
 

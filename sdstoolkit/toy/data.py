@@ -6,8 +6,8 @@ An object of radius :math:`r` px whose outline has the signed distance :math:`d`
 .. math:: \kappa(p) = \operatorname{clip}\bigl(\tfrac12 - r\, d((p - c) / r),\ 0,\ 1\bigr),
 
 exact to first order for a straight edge through a square pixel. Scenes are drawn from an explicit
-generator, so a data set is a seed. One fifth of the (shape, colour, background) triples is held out
-of training, :func:`held_out`; every pair of the three is still seen.
+generator, so a data set is a seed. One fifth of the (shape, colour, background) triples is held
+out of training, :func:`held_out`; every pair of the three is still seen.
 """
 
 import math
@@ -155,7 +155,9 @@ def _allowed(scenes: Scenes, unseen: bool) -> Tensor:
     background = scenes.background[:, None]
     left_out = held_out(scenes.shape, scenes.colour, background) == unseen
     each = (scenes.colour != background) & left_out
-    twins = (scenes.shape[:, 0] == scenes.shape[:, 1]) & (scenes.colour[:, 0] == scenes.colour[:, 1])
+    twins = (scenes.shape[:, 0] == scenes.shape[:, 1]) & (
+        scenes.colour[:, 0] == scenes.colour[:, 1]
+    )
     return each[:, 0] & ((scenes.count == 1) | (each[:, 1] & ~twins))
 
 
@@ -254,7 +256,9 @@ def _degrade(image: Tensor, quality: Tensor, rng: Generator) -> Tensor:
     tint = torch.randn(len(image), 3, 16, 16, generator=rng)
     grain = F.interpolate(grain + 0.5 * tint, size=image.shape[-2:], mode="bilinear")
     blurred = _blur(image, 2.5)
-    coarse = F.interpolate(F.adaptive_avg_pool2d(image, 14), size=image.shape[-2:], mode="bilinear")
+    coarse = F.interpolate(
+        F.adaptive_avg_pool2d(image, 14), size=image.shape[-2:], mode="bilinear"
+    )
     grey = image.mean(1, keepdim=True)
     saturated = 0.5 + 1.3 * (grey + (1.5 + 0.5 * strength) * (image - grey) - 0.5)
     damaged = {
@@ -340,11 +344,20 @@ def unseen_captions(n: int, *, pairs: bool = False, seed: int = 0) -> tuple[list
         found.setdefault(text, i)
         if len(found) == n:
             return list(found), pool[torch.tensor(list(found.values()))]
-    raise ValueError(f"{n} captions were asked for, there are {len(found)} of combinations unseen.")
+    raise ValueError(
+        f"{n} captions were asked for, there are {len(found)} of combinations unseen."
+    )
 
 
 def vocabulary() -> tuple[str, ...]:
     """Every word of the grammar, in a fixed order; the comma is a word."""
     phrases = (*SHAPES, *COLOUR_NAMES, *SIZES, *RELATIONS, *DEGRADATIONS, *PRAISE)
-    words = ["a", "an", "on", "background", ",", *(w for phrase in phrases for w in phrase.split())]
+    words = [
+        "a",
+        "an",
+        "on",
+        "background",
+        ",",
+        *(w for phrase in phrases for w in phrase.split()),
+    ]
     return tuple(dict.fromkeys(words))

@@ -1,17 +1,17 @@
 r"""The parts of the bundled model, as ordinary diffusers and transformers modules.
 
-`shapes` is a latent diffusion model with the anatomy of Stable Diffusion at a thousandth of its size:
+`shapes` has the anatomy of Stable Diffusion at a two-hundredth of its size:
 
-===============  ======================================  =============================
-part             maps                                    size
-===============  ======================================  =============================
-autoencoder      [3, 64, 64] pixels <-> [4, 16, 16]      0.6 M parameters, factor 4
-text encoder     32 tokens -> [32, 128]                  0.29 M parameters, two layers
-denoiser         [4, 16, 16], t, [32, 128] -> [4, 16, 16]  4.1 M parameters, predicts v
-===============  ======================================  =============================
+============  ========================================  ===============================
+part          maps                                      size
+============  ========================================  ===============================
+autoencoder   [3, 64, 64] pixels <-> [4, 16, 16]        0.65 M parameters, factor 4
+text encoder  32 tokens -> [32, 128]                    0.29 M parameters, two layers
+denoiser      [4, 16, 16], t, [32, 128] -> [4, 16, 16]  3.84 M parameters, predicts v
+============  ========================================  ===============================
 
-The denoiser predicts :math:`v = \alpha\,\epsilon - \sigma\,x_0`: its loss keeps a signal at high noise,
-where colours and places are decided.
+The denoiser predicts :math:`v = \alpha\,\epsilon - \sigma\,x_0`: its loss keeps a signal at
+high noise, where colours and places are decided.
 """
 
 import json
@@ -48,7 +48,7 @@ def autoencoder() -> "AutoencoderKL":
 
 
 def denoiser() -> "UNet2DConditionModel":
-    """An untrained UNet2DConditionModel: a thin level at 16 x 16, text from 8 x 8 down, four heads."""
+    """An untrained UNet2DConditionModel: thin at 16 x 16, text from 8 x 8 down, four heads."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(

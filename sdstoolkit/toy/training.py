@@ -118,8 +118,14 @@ def fit(
 
     started, before, recent, extra = time.monotonic(), history.seconds, [], {}
     network.train()
-    with tqdm(range(first, plan.steps), name, plan.steps, initial=first, mininterval=2,
-              disable=not writes) as bar:
+    with tqdm(
+        range(first, plan.steps),
+        name,
+        plan.steps,
+        initial=first,
+        mininterval=2,
+        disable=not writes,
+    ) as bar:
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = plan.lr * plan.rate(step)
@@ -164,7 +170,9 @@ def fit(
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file, complete or not at all; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save({k: v.detach().contiguous() for k, v in tensors.items()}, metadata))
+    write_atomically(
+        path, save({k: v.detach().contiguous() for k, v in tensors.items()}, metadata)
+    )
 
 
 def _save(
@@ -212,3 +220,50 @@ def _restore(
         rng.set_state(file.get_tensor("generator"))
     step = record.pop("step")
     return History(**record), step
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes does of every batch.
+
+    All of them draw the same numbers and each works on its rows, so that the average of their
+    gradients is the gradient of the whole batch: a seed names the same run on any number of them.
+
+    Args:
+        rank: Which process this is, from 0.
+        world: How many there are; batches must be multiples of it.
+        reduce: Averages a vector over the processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    reduce: Callable[[Tensor], Tensor] | None = None
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The rows of a batch that are this process's."""
+        return rows[self.rank :: self.world]
+
+    def fit(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        plan: Plan,
+        *,
+        checkpoint: Path | None,
+        name: str,
+        watch: Callable[[int], Mapping[str, float]] | None = None,
+    ) -> History:
+        """:func:`fit`, together with the other processes; the first one writes."""
+        return fit(
+            network,
+            loss,
+            plan,
+            checkpoint=checkpoint,
+            name=name,
+            reduce=self.reduce,
+            writes=self.rank == 0,
+            watch=watch,
+        )
+
+
+ALONE = Share()
