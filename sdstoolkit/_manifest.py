@@ -29,6 +29,7 @@ def open_folder(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
         ValueError: The folder holds anything else, is not a folder, or cannot be written in.
     """
     new = asked | {"seeds": {}, "outputs": {}, "runs": []}
+    _text(new).encode()  # a ValueError where the options hold what no file can
     if not out.exists():
         above = next(folder for folder in out.absolute().parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):

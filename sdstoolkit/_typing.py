@@ -27,5 +27,5 @@ Rows = Float[Tensor, "n"]
 Times = Float64[Tensor, "n"]
 """One diffusion time in [0, 1] a row; never in less than float64."""
 
-Times0 = Float64[Tensor, "*batch"]
+AnyTimes = Float64[Tensor, "*batch"]
 """Diffusion times of any shape, a scalar included."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sdstoolkit._typing import Times, Times0
+from sdstoolkit._typing import AnyTimes, Times
 from sdstoolkit.noise import Schedule
 
 
@@ -48,7 +48,7 @@ class Grid(ABC):
         return times
 
     @abstractmethod
-    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+    def place(self, schedule: Schedule, share: Times, ends: AnyTimes) -> Times:
         """The times at shares 0, ..., 1 of the way from ends[0] to ends[1]; NaN if impossible."""
 
 
@@ -56,7 +56,7 @@ class Grid(ABC):
 class UniformTime(Grid):
     """Even in time, h(t) = t."""
 
-    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+    def place(self, schedule: Schedule, share: Times, ends: AnyTimes) -> Times:
         """Even in t."""
         return _line(ends, share)
 
@@ -68,7 +68,7 @@ class UniformLogSNR(Grid):
     Lu et al., 2022, https://arxiv.org/abs/2206.00927. Both ends need signal and noise.
     """
 
-    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+    def place(self, schedule: Schedule, share: Times, ends: AnyTimes) -> Times:
         """Even in log(alpha^2 / sigma^2)."""
         return _at_log_snr(schedule, _line(schedule.log_snr(ends), share))
 
@@ -92,7 +92,7 @@ class KarrasRho(Grid):
         if not self.rho > 0:
             raise ValueError(f"{self} needs rho > 0.")
 
-    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+    def place(self, schedule: Schedule, share: Times, ends: AnyTimes) -> Times:
         """Even in (sigma / alpha)^(1 / rho)."""
         alpha, sigma = schedule(ends)
         root = _line((sigma / alpha) ** (1 / self.rho), share)
@@ -106,7 +106,7 @@ class NoiseFraction(Grid):
     The probability-flow ODE in this variable needs no derivative of the schedule.
     """
 
-    def place(self, schedule: Schedule, share: Times, ends: Times0) -> Times:
+    def place(self, schedule: Schedule, share: Times, ends: AnyTimes) -> Times:
         """Even in sigma / (alpha + sigma)."""
         alpha, sigma = schedule(ends)
         noise = _line(sigma / (alpha + sigma), share)
@@ -114,7 +114,7 @@ class NoiseFraction(Grid):
         return _at_log_snr(schedule, 2 * (signal.log() - noise.log()))
 
 
-def _line(ends: Times0, share: Times) -> Times:
+def _line(ends: AnyTimes, share: Times) -> Times:
     return ends[0] + share * (ends[1] - ends[0])
 
 

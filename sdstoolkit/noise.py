@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sdstoolkit._typing import Times0
+from sdstoolkit._typing import AnyTimes
 
 
 class NoiseLevel(NamedTuple):
@@ -70,7 +69,7 @@ class Schedule(ABC):
     """
 
     @abstractmethod
-    def __call__(self, t: Times0) -> tuple[Times0, Times0]:
+    def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma), float64, at float64 times in [0, 1] of any shape."""
 
     def level(self, t: float | Tensor, like: Tensor, *, check: Check | None = None) -> NoiseLevel:
@@ -102,12 +101,12 @@ class Schedule(ABC):
         )
         return NoiseLevel(t.to(like.device, non_blocking=True).expand(n), alpha, sigma)
 
-    def log_snr(self, t: float | Tensor) -> Times0:
+    def log_snr(self, t: float | Tensor) -> AnyTimes:
         """log(alpha^2 / sigma^2) at times of any shape; decreasing, maybe infinite at the ends."""
         alpha, sigma = self(torch.as_tensor(t, dtype=torch.float64))
         return 2 * (alpha.log() - sigma.log())
 
-    def time(self, log_snr: float | Tensor) -> Times0:
+    def time(self, log_snr: float | Tensor) -> AnyTimes:
         """The inverse of `log_snr`: when alpha^2 / sigma^2 is exp(log_snr).
 
         Args:
@@ -126,7 +125,7 @@ class Schedule(ABC):
             raise ValueError(f"log_snr = {log_snr[~reached][0]:.6g} is not within [{ends}].")
         return inside
 
-    def _time(self, log_snr: Times0) -> Times0:
+    def _time(self, log_snr: AnyTimes) -> AnyTimes:
         """The inverse without its checks; outside of [0, 1] (or NaN) where there is none."""
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         outside = (log_snr > self.log_snr(low)) | (log_snr < self.log_snr(high)) | log_snr.isnan()
@@ -136,11 +135,11 @@ class Schedule(ABC):
             low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
         return torch.where(outside, torch.nan, (low + high) / 2)
 
-    def drift(self, t: float | Tensor) -> Times0:
+    def drift(self, t: float | Tensor) -> AnyTimes:
         """The forward SDE's f = d log(alpha) / dt at times of any shape."""
         return _derivative(lambda s: self(s)[0].log(), t)
 
-    def diffusion(self, t: float | Tensor) -> Times0:
+    def diffusion(self, t: float | Tensor) -> AnyTimes:
         """The forward SDE's g, g^2 = d(sigma^2) / dt - 2 f sigma^2, at times of any shape."""
         sigma = self(torch.as_tensor(t, dtype=torch.float64))[1]
         growth = _derivative(lambda s: self(s)[1].square(), t)
@@ -154,7 +153,7 @@ class Schedule(ABC):
 class _VariancePreserving(Schedule):
     """alpha^2 + sigma^2 = 1, hence g^2 = -2 f."""
 
-    def diffusion(self, t: float | Tensor) -> Times0:
+    def diffusion(self, t: float | Tensor) -> AnyTimes:
         return (-2 * self.drift(t)).sqrt()
 
 
@@ -180,18 +179,18 @@ class VP(_VariancePreserving):
         if not 0 < self.beta_min <= self.beta_max:
             raise ValueError(f"{self} needs 0 < beta_min <= beta_max.")
 
-    def __call__(self, t: Times0) -> tuple[Times0, Times0]:
+    def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         B = self._integral(t)
         return torch.exp(-B / 2), torch.sqrt(-torch.expm1(-B))
 
-    def _time(self, log_snr: Times0) -> Times0:
-        return self._when(-F.logsigmoid(log_snr))
+    def _time(self, log_snr: AnyTimes) -> AnyTimes:
+        return self._when(torch.log1p(torch.exp(-log_snr)))
 
-    def _integral(self, t: Times0) -> Times0:
+    def _integral(self, t: AnyTimes) -> AnyTimes:
         return t * (self.beta_min + (self.beta_max - self.beta_min) * t / 2)
 
-    def _when(self, B: Times0) -> Times0:
+    def _when(self, B: AnyTimes) -> AnyTimes:
         slope = self.beta_max - self.beta_min
         return 2 * B / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * B))
 
@@ -205,12 +204,12 @@ class SubVP(VP):
     Song et al.
     """
 
-    def __call__(self, t: Times0) -> tuple[Times0, Times0]:
+    def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         B = self._integral(t)
         return torch.exp(-B / 2), -torch.expm1(-B)
 
-    def _time(self, log_snr: Times0) -> Times0:
+    def _time(self, log_snr: AnyTimes) -> AnyTimes:
         return self._when(2 * torch.asinh(torch.exp(-log_snr / 2) / 2))
 
     diffusion = Schedule.diffusion  # not VP's: alpha^2 + sigma^2 < 1
@@ -238,11 +237,11 @@ class VE(Schedule):
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise ValueError(f"{self} needs 0 < sigma_min < sigma_max.")
 
-    def __call__(self, t: Times0) -> tuple[Times0, Times0]:
+    def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         return 0 * t + 1, self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
-    def _time(self, log_snr: Times0) -> Times0:
+    def _time(self, log_snr: AnyTimes) -> AnyTimes:
         low, high = math.log(self.sigma_min), math.log(self.sigma_max)
         return (-log_snr / 2 - low) / (high - low)
 
@@ -265,12 +264,12 @@ class EDM(VE):
         if not self.rho > 0:
             raise ValueError(f"{self} needs rho > 0.")
 
-    def __call__(self, t: Times0) -> tuple[Times0, Times0]:
+    def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return 0 * t + 1, (low + t * (high - low)) ** self.rho
 
-    def _time(self, log_snr: Times0) -> Times0:
+    def _time(self, log_snr: AnyTimes) -> AnyTimes:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (torch.exp(-log_snr / (2 * self.rho)) - low) / (high - low)
 
@@ -296,7 +295,7 @@ class Cosine(_VariancePreserving):
         if not self.s > 0:
             raise ValueError(f"{self} needs s > 0.")
 
-    def __call__(self, t: Times0) -> tuple[Times0, Times0]:
+    def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         unit = math.pi / 2 / (1 + self.s)
         a_0 = self.s * unit
@@ -304,7 +303,7 @@ class Cosine(_VariancePreserving):
         variance = torch.sin(t * unit) * torch.sin(t * unit + 2 * a_0)  # cos(a_0)^2 - cos(a)^2
         return alpha, variance.sqrt() / math.cos(a_0)
 
-    def _time(self, log_snr: Times0) -> Times0:
+    def _time(self, log_snr: AnyTimes) -> AnyTimes:
         unit = math.pi / 2 / (1 + self.s)
         a_0 = self.s * unit
         cotangent = math.cos(a_0) / torch.sqrt(math.sin(a_0) ** 2 + torch.exp(-log_snr))
@@ -320,11 +319,11 @@ class Rectified(Schedule):
     Liu, Gong and Liu, 2022, https://arxiv.org/abs/2209.03003.
     """
 
-    def __call__(self, t: Times0) -> tuple[Times0, Times0]:
+    def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         return 1 - t, t
 
-    def _time(self, log_snr: Times0) -> Times0:
+    def _time(self, log_snr: AnyTimes) -> AnyTimes:
         return torch.sigmoid(-log_snr / 2)
 
 
@@ -358,11 +357,11 @@ class Discrete(_VariancePreserving):
             self._angle = math.asin(math.sqrt(abar[-2]))
             self._log_abar[-1] = self._log_abar[-2] - 1  # finite; its value is never used
 
-    def timestep(self, t: float | Tensor) -> Times0:
+    def timestep(self, t: float | Tensor) -> AnyTimes:
         """The real index k = (T - 1) t, what such a network is called with; any shape."""
         return torch.as_tensor(t, dtype=torch.float64) * (self.steps - 1)
 
-    def __call__(self, t: Times0) -> tuple[Times0, Times0]:
+    def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         k = self.timestep(t)
         cell = k.detach().floor().clamp(0, self.steps - 2).long()
@@ -376,8 +375,8 @@ class Discrete(_VariancePreserving):
             sigma = torch.where(last, angle.cos(), sigma)
         return alpha, sigma
 
-    def _time(self, log_snr: Times0) -> Times0:
-        log = F.logsigmoid(log_snr)
+    def _time(self, log_snr: AnyTimes) -> AnyTimes:
+        log = -torch.log1p(torch.exp(-log_snr))
         log_abar = self._log_abar.to(log.device)
         cell = (torch.searchsorted(-log_abar, -log, right=True) - 1).clamp(0, self.steps - 2)
         start = log_abar[cell]
@@ -393,7 +392,7 @@ class Discrete(_VariancePreserving):
         return {"name": "Discrete", "steps": self.steps, "alphas_cumprod": ends}
 
 
-def _derivative(f: Callable[[Tensor], Tensor], t: float | Tensor) -> Times0:
+def _derivative(f: Callable[[Tensor], Tensor], t: float | Tensor) -> AnyTimes:
     """df/dt, element by element, also where gradients are off."""
     with torch.inference_mode(False), torch.enable_grad():
         t = torch.as_tensor(t, dtype=torch.float64).detach().clone().requires_grad_()

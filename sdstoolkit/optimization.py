@@ -88,7 +88,8 @@ class Step:
     Attributes:
         index: number of the step, from 0.
         steps: how many there are.
-        values: the loss of each row before the update, [n], on the canvas's device.
+        values: the loss of each row before the update, [n], on the canvas's device; of all of
+            them, n times, if the loss is a plain function.
         t: the time that each row drew, float64 [n]; None if the loss does not tell.
         alive: which rows are still optimised, bool [n], on the canvas's device.
         frozen: seeds that have stopped, and at which step; as known at the last look, one every

@@ -20,7 +20,7 @@ from hashlib import sha256
 import torch
 from torch import Generator, Tensor
 
-from sdstoolkit._typing import State, Times0
+from sdstoolkit._typing import AnyTimes, State
 
 
 def seeds_of(seed: int | Sequence[int], n: int) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ def normal(
 
 def uniform(
     rng: Sequence[Generator], shape: Sequence[int] = (), *, device: torch.device | str = "cpu"
-) -> Times0:
+) -> AnyTimes:
     """Uniform rows, u[i] ~ U[0, 1) from generator i only, in float64.
 
     Args:

@@ -27,14 +27,14 @@ def zero_terminal_table(steps: int = 1000) -> Tensor:
 
 @dataclass(frozen=True)
 class Truth:
-    """A mixture of K Gaussians in D dimensions by dense inverses, one component after the other."""
+    """A mixture of K Gaussians in D dimensions, by dense inverses, one after the other."""
 
     weights: Tensor
     means: Tensor
     covariances: Tensor
 
     def log_prob(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
-        """log p_t(x), [n], by torch.distributions."""
+        """The log density log p_t(x), [n], by torch.distributions."""
         return self._joint(x, alpha, sigma).logsumexp(1)
 
     def x_0(self, x: Tensor, alpha: float, sigma: float) -> Tensor:

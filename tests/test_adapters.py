@@ -171,12 +171,15 @@ def check_pipeline(
             for kind in ("latent", "pt")
         )
         visited = [int(k) for k in pipe.scheduler.timesteps]
+        ends_clean = pipe.scheduler.config.set_alpha_to_one
     finally:
         pipe.scheduler = original
     condition, null = prior.condition(prompts), prior.condition("")
     with torch.no_grad():
         for k, following in zip(visited, [*visited[1:], 0], strict=True):
-            x_t = ddim_step(prior, guided(prior, x_t, k, condition, null, scale), following)
+            prediction = guided(prior, x_t, k, condition, null, scale)
+            x_t = ddim_step(prior, prediction, following)
+        x_t = prediction.x_0 if ends_clean else x_t
         ours = prior.codec.decode(x_t)
     assert error(x_t, theirs) < 1e-4
     assert error(ours.clamp(0, 1), image) < 1e-4

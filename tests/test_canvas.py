@@ -11,7 +11,9 @@ from torch.nn import functional
 from sdstoolkit import _plugins
 from sdstoolkit.canvas import Canvas, Latents, Pixels
 from sdstoolkit.codec import Codec
+from sdstoolkit.distill import SDS
 from sdstoolkit.images import read_image
+from sdstoolkit.optimization import optimize
 from sdstoolkit.prior import Prior
 
 
@@ -111,10 +113,10 @@ def test_latents_start_from_an_image_or_from_noise():
 
 
 def test_pixels_start_from_grey_and_a_little_noise():
-    canvas = Pixels(pixel_prior(64), init_std=0.2)
-    u = torch.logit(canvas.image().detach())
-    assert abs(float(u.mean())) < 0.06  # one standard error of the coarsest grid is 0.013
-    assert 0.1 < float(u.std()) < 0.2  # interpolation takes a part of the coarse grids' noise
+    for options in ({"decay": 1.0}, {"decay": 0.5}, {"levels": 1}):
+        u = torch.logit(Pixels(pixel_prior(64), init_std=0.2, **options).image().detach())
+        assert abs(float(u.mean())) < 0.1  # the coarsest grid has 48 numbers
+        assert 0.08 < float(u.std()) < 0.21  # interpolation takes a part of the coarse noise
     assert torch.equal(Pixels(pixel_prior(), init_std=0).image(), torch.full((1, 3, 16, 16), 0.5))
 
 
@@ -141,7 +143,7 @@ def test_grey_images_have_one_channel():
 
 
 def test_interpolation_is_that_of_torch():
-    canvas = Pixels(pixel_prior(), size=(16, 24), levels=3, init_std=1.0).double()
+    canvas = Pixels(pixel_prior(), size=(16, 24), levels=3, decay=1.0, init_std=1.0)
     u = canvas.theta[0]
     for theta in canvas.theta[1:]:
         u = functional.interpolate(u, theta.shape[2:], mode="bilinear", align_corners=False)
@@ -173,7 +175,7 @@ def test_the_metric_prefers_low_frequencies():
     """J J^T, what plain descent moves u by, on waves of two to sixteen pixels of any phase."""
     x = torch.arange(16, dtype=torch.float64)
     for levels in (1, 3):
-        canvas = Pixels(pixel_prior(), levels=levels, init_std=0).double()
+        canvas = Pixels(pixel_prior(), levels=levels, decay=1.0, init_std=0).double()
         gains = []
         for period in (16, 8, 4, 2):
             moved = []
@@ -190,6 +192,50 @@ def test_the_metric_prefers_low_frequencies():
             assert gains == sorted(gains, reverse=True)
             assert gains[0] > 10
             assert gains[-1] < 1.3
+
+
+class Strided(Codec):
+    """A random network with overlapping strides, like an autoencoder's encoder: 32 -> 8 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.multiple, self.channels = 4, 12
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first = torch.nn.Conv2d(3, 16, 3, 2, 1)
+            self.second = torch.nn.Conv2d(16, 12, 3, 2, 1)
+
+    def _encode(self, image):
+        return 5 * self.second(functional.silu(self.first(2 * image - 1)))
+
+
+def test_a_pyramid_keeps_the_encoder_s_noise_out_of_the_image():
+    """All end where the latents are right; what differs is what the encoder hardly sees."""
+    x = torch.linspace(-1, 1, 32)
+    disc = torch.sigmoid(20 * (0.5 - torch.hypot(x[:, None], x)))
+    target = torch.stack([0.9 - 0.1 * disc, 0.9 - 0.8 * disc, 0.9 - 0.7 * disc])[None]
+    codec = Strided()
+
+    class Peak(Gaussian):
+        def output(self, x_t, level, condition):
+            v = level.alpha**2 * 0.04 + level.sigma**2
+            return level.sigma * (x_t - level.alpha * codec.encode(target)) / v
+
+    prior = Prior(Peak(shape=(12, 8, 8)), codec)
+    rough, off = [], []
+    for levels in (1, None):
+        canvas = Pixels(prior, levels=levels)
+        for _ in optimize(canvas, SDS(prior), steps=120, lr=0.1):
+            pass
+        with torch.no_grad():
+            error = canvas.image() - target
+            off.append(float((canvas.x_0() - codec.encode(target)).square().mean().sqrt()))
+        smooth = functional.interpolate(
+            functional.avg_pool2d(error, 4), scale_factor=4, mode="bilinear", align_corners=False
+        )
+        rough.append(float((error - smooth).square().mean().sqrt()))
+    assert max(off) < 0.1
+    assert rough[1] < rough[0] / 5
 
 
 def test_augmentation_lies_between_image_and_codec():

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from sdstoolkit.codec import Codec, KLCodec
 from torch import Tensor, nn
+
+from sdstoolkit.codec import Codec, KLCodec
 
 
 def autoencoder(**options: object) -> nn.Module:
@@ -70,7 +71,11 @@ def test_dtypes(image: Tensor) -> None:
     codec = KLCodec(autoencoder())
     exact = codec.encode(image)
     codec.to(torch.bfloat16)
-    for dtype, expected in ((torch.float64,) * 2, (torch.float32,) * 2, (torch.bfloat16, torch.float32)):
+    for dtype, expected in (
+        (torch.float64,) * 2,
+        (torch.float32,) * 2,
+        (torch.bfloat16, torch.float32),
+    ):
         x_0 = codec.encode(image.to(dtype))
         assert x_0.dtype == codec.decode(x_0.to(dtype)).dtype == expected
         assert torch.allclose(x_0.double(), exact, atol=0.02)
@@ -105,7 +110,9 @@ def test_sizes_are_never_adjusted(size: tuple[int, int]) -> None:
 
 def test_wrong_shapes() -> None:
     for codec in (Codec(), KLCodec(autoencoder())):
-        with pytest.raises(ValueError, match="image has shape \\[1, 4, 16, 16\\]; expected \\[n, 3"):
+        with pytest.raises(
+            ValueError, match="image has shape \\[1, 4, 16, 16\\]; expected \\[n, 3"
+        ):
             codec.encode(torch.zeros(1, 4, 16, 16))
         with pytest.raises(ValueError, match="x_0 has shape"):
             codec.decode(torch.zeros(1, 5, 4, 4))

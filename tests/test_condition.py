@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from sdstoolkit.condition import Condition, cat
 
 

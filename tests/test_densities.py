@@ -1,6 +1,7 @@
 import pytest
 import torch
 from problems import MIXTURES, Truth, table, zero_terminal_table
+
 from sdstoolkit.condition import Condition
 from sdstoolkit.noise import EDM, VE, VP, Cosine, Discrete, Rectified, Schedule, SubVP
 from sdstoolkit.prediction import Epsilon, Flow, Karras, Parameterization, Sample, Score, V
@@ -84,7 +85,9 @@ def test_density_score_and_hessian(name: str) -> None:
     assert torch.allclose(law.log_prob(x), log_prob)
     (score,) = torch.autograd.grad(log_prob.sum(), x, create_graph=True)
     assert torch.allclose(law.score(x), score)
-    rows = [torch.autograd.grad(score[:, d].sum(), x, retain_graph=True)[0] for d in range(x.shape[1])]
+    rows = [
+        torch.autograd.grad(score[:, d].sum(), x, retain_graph=True)[0] for d in range(x.shape[1])
+    ]
     assert torch.allclose(law.hessian(x), torch.stack(rows, 1))
 
 

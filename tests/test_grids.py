@@ -3,6 +3,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from problems import table, zero_terminal_table
+from torch import Tensor
+
 from sdstoolkit.grids import (
     Grid,
     KarrasRho,
@@ -16,7 +18,6 @@ from sdstoolkit.grids import (
     UniformTime,
 )
 from sdstoolkit.noise import EDM, VE, VP, Cosine, Discrete, Rectified, Schedule
-from torch import Tensor
 
 GRIDS = (UniformTime(), UniformLogSNR(), KarrasRho(), NoiseFraction())
 SCHEDULES = (

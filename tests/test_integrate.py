@@ -1,8 +1,9 @@
 import pytest
 import torch
 from problems import ODES, Problem, slope
-from sdstoolkit.integrate import EULER, HEUN, RK4, Tableau, integrate, step, trajectory
 from torch import Tensor
+
+from sdstoolkit.integrate import EULER, HEUN, RK4, Tableau, integrate, step, trajectory
 
 METHODS = (EULER, HEUN, RK4)
 by_name = {"ids": lambda v: v.name}

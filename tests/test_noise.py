@@ -3,8 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import table, zero_terminal_table
-from sdstoolkit.noise import EDM, VE, VP, Cosine, Discrete, NoiseLevel, Rectified, Schedule, SubVP
 from torch import Tensor
+
+from sdstoolkit.noise import EDM, VE, VP, Cosine, Discrete, NoiseLevel, Rectified, Schedule, SubVP
 
 SCHEDULES = {
     "vp": VP(),
@@ -211,7 +212,9 @@ def test_perturb_is_a_row_at_a_time() -> None:
         level.perturb(x_0[:1], eps[:1])
 
 
-@pytest.mark.parametrize("t", [-1e-9, 1.0001, float("nan"), times(0.1, 2.0), times(0.1, torch.nan)])
+@pytest.mark.parametrize(
+    "t", [-1e-9, 1.0001, float("nan"), times(0.1, 2.0), times(0.1, torch.nan)]
+)
 def test_bad_times(t: float | Tensor) -> None:
     with pytest.raises(ValueError, match="not in \\[0, 1\\]"):
         VP().level(t, torch.zeros(2, 3))

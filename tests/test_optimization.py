@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from problems_distillation import Gaussian, alpha_sigma, gaussian_moments, guided_fixed_point
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdstoolkit.canvas import Latents, Pixels
 from sdstoolkit.codec import Codec
@@ -229,6 +230,26 @@ def test_steps_are_lazy_and_say_what_the_loss_said():
     assert {step.steps for step, _ in kept} == {4}
     assert [step.loss for step, _ in kept] == [value for _, value in kept]  # nothing is reused
     assert kept[0][1] == pytest.approx(kept[0][0].values.mean().item())
+
+
+def test_nothing_is_read_from_the_device_until_somebody_looks():
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func is torch.ops.aten._local_scalar_dense.default
+            return func(*args, **(kwargs or {}))
+
+    def loss(x_0, *, progress=0.0, rng=None):
+        return x_0.square().sum()
+
+    with Reads() as reads:
+        steps = optimize(Latents(prior()), loss, steps=10, lr=0.1, optimizer=SGD, check_every=7)
+        reads.count = 0
+        step = list(steps)[-1]  # (the look at the rows itself is a tolist, not counted here)
+        assert reads.count == 0
+        assert math.isfinite(step.loss)
+        assert reads.count == 1
 
 
 def test_progress_and_rate_follow_the_steps():

@@ -2,6 +2,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from sdstoolkit.noise import EDM, VE, VP, Cosine, NoiseLevel, Rectified
 from sdstoolkit.prediction import (
     Epsilon,
@@ -13,7 +15,6 @@ from sdstoolkit.prediction import (
     Score,
     V,
 )
-from torch import Tensor
 
 ALL = (Epsilon(), Sample(), V(), Flow(), Score(), Karras(sigma_data=0.5))
 each_parameterization = pytest.mark.parametrize("p", ALL, ids=lambda p: type(p).__name__)
@@ -43,7 +44,7 @@ def test_resolve_inverts_target(p: Parameterization, alpha: float, sigma: float)
 
 @each_parameterization
 def test_a_wrong_output_still_explains_x_t(p: Parameterization) -> None:
-    """alpha x_0 + sigma eps = x_t holds for any output, only its split depends on it."""
+    """For any output alpha x_0 + sigma eps = x_t; only the split depends on it."""
     x_t, output = state()
     at = VP().level(torch.tensor([0.01, 0.2, 0.6, 0.99], dtype=torch.float64), x_t)
     found = p.resolve(output, x_t, at)
@@ -94,7 +95,9 @@ def test_karras_is_edm(sigma: float) -> None:
     assert torch.allclose(scaled.x_0, found.x_0) and torch.allclose(scaled.eps, found.eps)
 
 
-@pytest.mark.parametrize("p", [V(), Flow(), Karras(sigma_data=0.5)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "p", [V(), Flow(), Karras(sigma_data=0.5)], ids=lambda p: type(p).__name__
+)
 def test_well_posed_at_both_ends(p: Parameterization) -> None:
     x_0, eps = state()
     for t in (0.0, 1.0):

@@ -1,12 +1,13 @@
 import pytest
 import torch
+from torch import nn
+
 from sdstoolkit.codec import Codec
 from sdstoolkit.condition import Condition
 from sdstoolkit.noise import Rectified
 from sdstoolkit.prediction import Flow
 from sdstoolkit.prior import Prior
 from sdstoolkit.toy import Mixture
-from torch import nn
 
 
 class Text(nn.Module):

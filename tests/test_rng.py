@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sdstoolkit.rng import generators, normal, seeds_of, uniform
 
 SEEDS = st.integers(0, 2**32 - 1)

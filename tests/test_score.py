@@ -1,10 +1,11 @@
 import pytest
 import torch
+from torch import Tensor, nn
+
 from sdstoolkit.condition import Condition
 from sdstoolkit.noise import VP, NoiseLevel, Rectified
 from sdstoolkit.prediction import Epsilon, Flow, Karras, Parameterization, Sample, Score, V
 from sdstoolkit.score import ScoreModel, combine, each
-from torch import Tensor, nn
 
 ALL = (Epsilon(), Sample(), V(), Flow(), Score(), Karras(sigma_data=0.5))
 
@@ -12,9 +13,9 @@ ALL = (Epsilon(), Sample(), V(), Flow(), Score(), Karras(sigma_data=0.5))
 class Network(ScoreModel):
     """A small network that is told a label; it counts the rows and notes the dtypes it sees."""
 
-    def __init__(self, parameterization: Parameterization = Epsilon(), shape: tuple = (3,)) -> None:  # noqa: B008
+    def __init__(self, p: Parameterization | None = None, shape: tuple = (3,)) -> None:
         super().__init__()
-        self.schedule, self.parameterization, self.shape = VP(), parameterization, shape
+        self.schedule, self.parameterization, self.shape = VP(), p or Epsilon(), shape
         self.first, self.last = nn.Linear(shape[-1] + 2, 16), nn.Linear(16, shape[-1])
         self.double()
         self.rows: list[int] = []
@@ -121,7 +122,7 @@ def test_gradients_pass() -> None:
 
 
 def test_nothing_waits_for_the_device() -> None:
-    """A tensor on the meta device has no value to read, so a step that synchronised would raise."""
+    """A tensor on the meta device has no value: to read one, as a wait would, raises."""
     model = Network(V()).to("meta")
     for t in (0.3, torch.full((4,), 0.3, dtype=torch.float64)):
         x_t = torch.zeros(4, 3, device="meta")

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,7 +24,12 @@ from sdstoolkit.adapters._diffusers import read_scheduler
 from sdstoolkit.noise import Discrete
 from sdstoolkit.prediction import Parameterization
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 INDEX = "model_index.json"
+Network = TypeVar("Network", bound=nn.Module)
+Tokenizer = TypeVar("Tokenizer", bound="PreTrainedTokenizerBase")
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,6 @@ class Checkpoint:
     device: torch.device
     variant: str | None
     index: Mapping[str, Any]
-
-    @property
-    def pipeline(self) -> str:
-        """The class name of the pipeline that saved it."""
-        return self.index["_class_name"]
 
     def component(self, component: str, *classes: str) -> tuple[Path, str]:
         """The folder of a component, and its class, which is one of `classes`.
@@ -88,7 +88,7 @@ class Checkpoint:
         except ValueError as error:
             raise ValueError(f"{self.name!r} cannot be opened: {error}") from None
 
-    def network(self, component: str, *classes: type[Any]) -> Any:
+    def network(self, component: str, *classes: type[Network]) -> Network:
         """A component's network: its own weights, frozen, in eval mode, on the device.
 
         Args:
@@ -99,7 +99,7 @@ class Checkpoint:
             ValueError: no safetensors, a file that cannot be read, a config that contradicts the
                 weights, or weights that are not finite.
         """
-        known = {cls.__name__: cls for cls in classes}
+        known: dict[str, Any] = {cls.__name__: cls for cls in classes}
         folder, name = self.component(component, *known)
         found = self.config(component).get("_class_name", name)
         if found != name:
@@ -122,7 +122,7 @@ class Checkpoint:
         self._check_finite(component, network)
         return network.eval().requires_grad_(False).to(self.device)
 
-    def tokenizer(self, component: str, cls: type[Any]) -> Any:
+    def tokenizer(self, component: str, cls: type[Tokenizer]) -> Tokenizer:
         """A component's tokenizer."""
         folder, _ = self.component(component, cls.__name__, cls.__name__ + "Fast")
         if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):

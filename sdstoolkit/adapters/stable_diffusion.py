@@ -16,7 +16,7 @@ References:
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ from sdstoolkit.noise import Discrete, NoiseLevel
 from sdstoolkit.prediction import Parameterization
 from sdstoolkit.prior import Prior
 from sdstoolkit.score import ScoreModel
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 PIPELINES = ("StableDiffusionPipeline",)
 UNSUPPORTED = (  # config keys of networks that need more than x_t, k and text
@@ -56,7 +59,7 @@ class StableDiffusionScore(ScoreModel):
     schedule: Discrete
 
     def __init__(
-        self, network: Any, *, schedule: Discrete, parameterization: Parameterization
+        self, network: nn.Module, *, schedule: Discrete, parameterization: Parameterization
     ) -> None:
         super().__init__()
         self.network = network
@@ -92,7 +95,7 @@ class ClipText(nn.Module):
         ValueError: the tokenizer's length or vocabulary is larger than the encoder's.
     """
 
-    def __init__(self, encoder: Any, tokenizer: Any) -> None:
+    def __init__(self, encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer") -> None:
         super().__init__()
         self.encoder = encoder
         self.tokenizer = tokenizer

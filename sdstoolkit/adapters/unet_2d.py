@@ -14,7 +14,7 @@ References:
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdstoolkit.adapters._checkpoint import Checkpoint
 from sdstoolkit.codec import Codec
@@ -44,7 +44,7 @@ class UNet2DScore(ScoreModel):
     schedule: Discrete
 
     def __init__(
-        self, network: Any, *, schedule: Discrete, parameterization: Parameterization
+        self, network: nn.Module, *, schedule: Discrete, parameterization: Parameterization
     ) -> None:
         super().__init__()
         self.network = network
@@ -90,13 +90,13 @@ def open_checkpoint(checkpoint: Checkpoint) -> Prior:
     return Prior(score, Codec(channels=score.shape[0]))
 
 
-def image_shape(network: Any) -> tuple[int, int, int]:
+def image_shape(network: nn.Module) -> tuple[int, int, int]:
     """(c, h, w) of one sample, from the config of a diffusers network.
 
     Raises:
         ValueError: the network returns other channels than it takes, or its config has no size.
     """
-    config = network.config
+    config: Any = network.config
     if config.out_channels != config.in_channels:
         raise ValueError(
             f"The unet takes {config.in_channels} channels and returns {config.out_channels},"

@@ -5,16 +5,16 @@
 theta_1 is the coarsest of L grids, each twice as fine as the one before, theta_L is as large as
 the image, and U interpolates linearly. What can be shown is what plain pixels (L = 1) can show;
 what changes is the metric of the descent. A step of Adam moves each parameter by about the
-learning rate, so that what is constant over 2^k pixels moves k + 1 times as far as what alternates
-from pixel to pixel, and farther still with decay < 1. That is wanted: the gradient that arrives
-through an encoder has high frequencies that the model hardly sees and never undoes, and they
-settle as noise on top of the right shapes (Olah, Mordvintsev and Schubert, 2017,
-https://doi.org/10.23915/distill.00007, saw the same in feature visualisation and preconditioned it
-away in Fourier space).
+learning rate, however small its gradient, so plain pixels take as long a step in every frequency.
+Here an octave moves by decay times what the next lower one does, and decay = 1/2 is the amplitude
+1/f of natural images. That is wanted: an encoder hardly sees the highest frequencies, so their
+gradient is mostly noise that nothing undoes, and it settles on top of the right shapes. (Olah,
+Mordvintsev and Schubert, 2017, https://doi.org/10.23915/distill.00007, met the same in feature
+visualisation and preconditioned it away in Fourier space.)
 
-The sigmoid keeps the image in (0, 1) without a projection after the step, for any optimiser, and
-its gradient is never exactly zero. 0 and 1 themselves are out of its reach; an `init` is moved by
-up to a quarter of a grey level of a file there, which no file shows.
+The sigmoid keeps the image in [0, 1] without a projection after the step, for any optimiser. It
+slows down towards the ends and reaches them by rounding only, so an `init` is moved there by up to
+a quarter of a grey level of a file, which no file shows.
 """
 
 import math
@@ -50,10 +50,10 @@ class Pixels(Canvas):
         seed: an int, for seed, ..., seed + n - 1, or n distinct seeds.
         size: height and width in pixels, or one number for both; None is the prior's.
         init: image to start from, [1 or n, channels, h, w] in [0, 1].
-        init_std: otherwise it starts from grey with noise on every grid, of this standard
-            deviation in all (in units of theta, 1/4 of them in the image); at least 0.
+        init_std: otherwise it starts from grey with noise on every grid, of at most this standard
+            deviation in all (before the sigmoid; a quarter of it in the image); at least 0.
         levels: number of grids; 1 is plain pixels, None goes down to 4 pixels.
-        decay: gain of a grid relative to the next coarser one, above 0; 1 is none.
+        decay: gain of a grid relative to the next coarser one, above 0; 1 treats all alike.
 
     Raises:
         ValueError: not n distinct seeds, a size that the codec does not take, an `init` of another
@@ -73,7 +73,7 @@ class Pixels(Canvas):
         init: Tensor | None = None,
         init_std: float = 0.1,
         levels: int | None = None,
-        decay: float = 1.0,
+        decay: float = 0.5,
     ) -> None:
         super().__init__(prior, n=n, seed=seed, size=size)
         check_spread(init_std)
@@ -86,11 +86,11 @@ class Pixels(Canvas):
                 f"octaves in {short} pixels."
             )
         if not 0 < decay < math.inf:
-            raise ValueError(f"decay is {decay}, expected a finite number above 0; 1 is none.")
+            raise ValueError(f"decay is {decay}, expected a finite number above 0.")
         self.gains = [decay**level for level in range(levels)]
         sizes = [tuple(-(-side // 2**k) for side in self.size) for k in reversed(range(levels))]
         if init is None:
-            rng, std = generators(self.seeds, "canvas"), init_std / math.sqrt(levels)
+            rng, std = generators(self.seeds, "canvas"), init_std / math.hypot(*self.gains)
             theta = [std * normal(rng, (self.channels, *size)) for size in sizes]
         else:
             theta = [torch.zeros(n, self.channels, *size) for size in sizes]
@@ -103,7 +103,7 @@ class Pixels(Canvas):
                 self.register_buffer(f"_{name}{level}", matrix, persistent=False)
 
     def image(self) -> Image:
-        """The images, [n, channels, h, w], in (0, 1)."""
+        """The images, [n, channels, h, w], in [0, 1]."""
         u = self.theta[0]
         for level in range(1, len(self.gains)):
             # Products with matrices: the gradient of functional.interpolate is not deterministic

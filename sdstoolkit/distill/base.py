@@ -146,7 +146,7 @@ class Distiller(nn.Module, ABC):
             raise ValueError(f"{len(rng)} generators were given for {n} rows; give one a row.")
         dtype = x_0.dtype if x_0.dtype == torch.float64 else torch.float32
         t = self.t_law(uniform(rng), progress)
-        eps = normal(rng, x_0.shape[1:], dtype=dtype, device=x_0.device)
+        eps = normal(rng, x_0.shape[1:], dtype=dtype).to(x_0.device, non_blocking=True)
         with torch.no_grad():
             fixed = x_0.detach()
             level = self.model.level(t, fixed)
