@@ -2,9 +2,9 @@
 
     python benchmarks/start_up.py [--rounds 15]
 
-Every figure is the time of a whole process. The kinds are interleaved, so that whatever the
-machine does besides meets them alike, and medians are compared. Bounds: `import sdstoolkit` takes
-at most 1.15 of `import torch`, and `sds --help` at most 1.5 s. Writes docs/benchmarks/start_up.md and
+Every figure is the time of a whole process. The kinds are interleaved, so that whatever else the
+machine does meets them alike, and medians are compared. Bounds: `import sdstoolkit` takes at most
+1.15 of `import torch`, and `sds --help` at most 1.5 s. Writes docs/benchmarks/start_up.md and
 leaves with exit code 1 where a bound is broken.
 """
 

@@ -36,10 +36,10 @@ class Options:
     """Steps of the autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_000
     """Steps of the text encoder, 128 captions each: 1 or more."""
-    denoiser: Annotated[int, Range(low=1)] = 9_000
+    denoiser: Annotated[int, Range(low=1)] = 6_000
     """Steps of the denoiser, 64 latents each: 1 or more."""
     seed: Annotated[int, Range(low=0)] = 0
-    """The number that names the run."""
+    """The number that names the run: 0 or more."""
 
 
 def run(options: Options) -> int:

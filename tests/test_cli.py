@@ -18,7 +18,9 @@ import tiny_models
 import torch
 
 from sdstoolkit import _plugins, cli, distill
+from sdstoolkit.canvas import Canvas
 from sdstoolkit.cli import Range
+from sdstoolkit.distill import Distiller
 from sdstoolkit.images import read_image
 from sdstoolkit.prior import Prior
 
@@ -113,6 +115,14 @@ def test_ranges():
     )
     for value in (float("nan"), float("inf"), -float("inf")):
         assert value not in Range()
+
+
+@pytest.mark.parametrize(
+    ("package", "base"), [("sdstoolkit.distill", Distiller), ("sdstoolkit.canvas", Canvas)]
+)
+def test_every_file_of_a_package_holds_one_plugin(package, base):
+    for name in _plugins.names(package):
+        assert issubclass(cli.plugin(package, name, base), base)
 
 
 # --- what it makes ---------------------------------------------------------------------------

@@ -9,13 +9,17 @@ import platform
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from sdstoolkit.toy import data, networks, reading, recipe
 from sdstoolkit.toy.drawings import drawings as make_drawings
 from sdstoolkit.toy.training import ALONE, History, Plan, Share, save_tensors
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class Budget:
     drawings: int = 49_152
     autoencoder: int = 2_000
     text: int = 1_000
-    denoiser: int = 9_000
+    denoiser: int = 6_000
     seed: int = 0
 
 
@@ -98,20 +102,21 @@ def train_shapes(
         return histories
     reading.forget_unused_words(text_encoder, ids)
     pack(out, autoencoder, unet, text_encoder, tokenizer)
-    record = {"budget": asdict(budget), "histories": {k: vars(h) for k, h in histories.items()}}
-    record["machine"] = (
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    record = {
+        "budget": asdict(budget),
+        "histories": {name: vars(history) for name, history in histories.items()},
+        "machine": f"{platform.machine()}, torch {torch.__version__}",
+    }
     (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
     return histories
 
 
 def pack(
     out: Path,
-    autoencoder: nn.Module,
-    unet: nn.Module,
-    text_encoder: nn.Module,
-    tokenizer: object,
+    autoencoder: "AutoencoderKL",
+    unet: "UNet2DConditionModel",
+    text_encoder: "CLIPTextModel",
+    tokenizer: "CLIPTokenizer",
 ) -> None:
     """Write the model folder that StableDiffusionPipeline.from_pretrained opens."""
     from diffusers import StableDiffusionPipeline

@@ -21,7 +21,7 @@ from sdstoolkit.toy.drawings import Drawings
 from sdstoolkit.toy.training import ALONE, History, Plan, Share
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 CAPTIONS_A_DRAWING = 4
 
@@ -104,7 +104,7 @@ def train_text_encoder(
     return share.fit(reader, loss, plan, checkpoint=checkpoint, name="text encoder")
 
 
-def forget_unused_words(text_encoder: nn.Module, ids: Tensor) -> None:
+def forget_unused_words(text_encoder: "CLIPTextModel", ids: Tensor) -> None:
     """Zero the embedding of every token that no caption held.
 
     A row of zeros marks a word that was never trained: prompts with such words are refused.

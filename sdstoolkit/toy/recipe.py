@@ -32,7 +32,7 @@ from sdstoolkit.toy.reading import CAPTIONS_A_DRAWING
 from sdstoolkit.toy.training import ALONE, History, Plan, Share
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
 
 def train_autoencoder(
@@ -104,7 +104,7 @@ def encode_once(model: "AutoencoderKL", drawn: Drawings) -> Tensor:
 
 
 def train_denoiser(
-    unet: nn.Module,
+    unet: "UNet2DConditionModel",
     text_encoder: nn.Module,
     latents: Tensor,
     ids: Tensor,
