@@ -94,14 +94,9 @@ def make(job: "Job", options: Options) -> None:
         canvas = canvas_of(prior, n=len(seeds), seed=seeds)
         return canvas, optimize(canvas, loss, steps=options.steps, lr=options.lr)
 
-    def tell(rows: int, value: float | None) -> None:
-        if value is not None:
-            bar.set_postfix(loss=f"{value:.4f}", refresh=False)
-        bar.update(rows)
-
     begin(job.todo[:1])  # what is wrong shows here, before anything is written
     prior.drop_text()
-    with job, jobs.progress(len(job.todo) * options.steps) as bar:
+    with job, jobs.progress(len(job.todo) * options.steps) as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
         for seeds in job.batches(options.batch_size):
             job.follow(*begin(seeds), total=options.steps, tell=tell)
@@ -112,7 +107,8 @@ def make(job: "Job", options: Options) -> None:
         curves = {f"seed {seed}": job.record["seeds"][str(seed)]["loss"] for seed in shown}
         if any(curves.values()):
             with job.file("loss.png") as path:
-                plots.loss_curve(path, curves, steps=range(every, options.steps + 1, every))
+                at, label = range(every, options.steps + 1, every), "mean squared residual"
+                plots.loss_curve(path, curves, steps=at, label=label)
 
 
 if __name__ == "__main__":

@@ -30,13 +30,15 @@ class Options:
     """Folder of the drawings and the checkpoints; a run in it goes on."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """Folder of the finished model; a new or an empty one."""
+    start: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """A model folder to go on from, whose autoencoder is kept; by default nothing."""
     drawings: Annotated[int, Range(low=512)] = 49_152
     """Drawings to learn from: 512 or more."""
     autoencoder: Annotated[int, Range(low=1)] = 2_000
     """Steps of the autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_000
     """Steps of the text encoder, 128 captions each: 1 or more."""
-    denoiser: Annotated[int, Range(low=1)] = 6_000
+    denoiser: Annotated[int, Range(low=1)] = 5_500
     """Steps of the denoiser, 64 latents each: 1 or more."""
     seed: Annotated[int, Range(low=0)] = 0
     """The number that names the run: 0 or more."""
@@ -57,7 +59,12 @@ def run(options: Options) -> int:
         denoiser=options.denoiser,
         seed=options.seed,
     )
-    histories = train_shapes(Path(options.run), out, budget)
+    start = None if options.start is None else Path(options.start)
+    if start is not None and not (start / "model_index.json").is_file():
+        raise ValueError(
+            f"--start {options.start!r} is no model folder, it has no model_index.json"
+        )
+    histories = train_shapes(Path(options.run), out, budget, start=start)
     (out / "README.md").write_text(card(budget, histories), encoding="utf-8")
     for name, history in histories.items():
         title = f"{name}: training loss"

@@ -44,6 +44,10 @@ _MOST_SEEDS = 1_000_000
 _PACKAGES = ("sdstoolkit", "torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 
 
+Tell = Callable[[int, float | None], None]
+"""Told after every step: how many rows it was for, and the loss if it was read."""
+
+
 class Failed(RuntimeError):
     """A run that had begun could not go on; what it had made is kept."""
 
@@ -231,9 +235,9 @@ class Job:
         mode = "L" if image.shape[-3] == 1 else "RGB"
         entry = self.record["seeds"].setdefault(str(seed), {})
         run = len(self.record["runs"]) - 1
-        entry |= {"state": state, "steps": steps, "run": run, "mode": mode, **facts}
         with self.file(self.path(seed).name, entry) as draft:
             write_image(draft, image)
+            entry |= {"state": state, "steps": steps, "run": run, "mode": mode, **facts}
 
     def follow(
         self,
@@ -241,7 +245,7 @@ class Job:
         steps: Iterable[Step],
         *,
         total: int,
-        tell: Callable[[int, float | None], None] = lambda rows, loss: None,
+        tell: Tell = lambda rows, loss: None,
     ) -> None:
         """Run an optimisation to its end, and keep the image of every row and how it came to be.
 
@@ -253,9 +257,15 @@ class Job:
             canvas: One row a seed.
             steps: What `optimize` returns.
             total: How many steps there are.
-            tell: Told after every step: how many rows it was for, and the loss if it was read.
+            tell: Told how it goes, such as what `progress` gives.
+
+        Raises:
+            ValueError: An image is not finite before the first step.
         """
         looks, curve, done, stopped = [(0, _look(canvas))], [], 0, None
+        for seed, image in zip(canvas.seeds, looks[0][1], strict=True):
+            if not bool(image.isfinite().all()):
+                raise ValueError(f"the image of seed {seed} is not finite before the first step")
         frozen: Mapping[int, int] = {}
         try:
             with self.timed("optimize"):
@@ -274,10 +284,9 @@ class Job:
         for row, seed in enumerate(canvas.seeds):
             seen = [(at, look[row : row + 1]) for at, look in looks]
             good = [(at, look) for at, look in seen if bool(look.isfinite().all())]
-            if not good:
-                raise ValueError(f"the image of seed {seed} was not finite at any moment")
             at = frozen.get(seed, good[-1][0])
-            state = "frozen" if at < done else "interrupted" if stopped else "done"
+            ended = "interrupted" if stopped else "done" if at == done else "frozen"
+            state = "frozen" if seed in frozen else ended
             with self.file(f"{seed:06d}-steps.png") as draft:
                 write_image(draft, strip([look for _, look in good]))
             loss = [float(f"{v[row]:.5g}") if math.isfinite(v[row]) else None for v in curve]
@@ -300,12 +309,20 @@ class Job:
         _manifest.save(self.out, self.record)
 
 
-def progress(total: int, *, unit: str = "step") -> Any:
-    """A bar on the error stream, as a context manager; it is quieter where nobody watches."""
+@contextmanager
+def progress(total: int, *, unit: str = "step") -> Iterator[Tell]:
+    """A bar on the error stream, and what to tell it; it is quieter where nobody watches."""
     from tqdm import tqdm
 
     seconds = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(total=total, unit=unit, mininterval=seconds, dynamic_ncols=True)
+    with tqdm(total=total, unit=unit, mininterval=seconds, dynamic_ncols=True) as bar:
+
+        def tell(rows: int, loss: float | None) -> None:
+            if loss is not None:
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            bar.update(rows)
+
+        yield tell
 
 
 def reading_period(total: int) -> int:

@@ -27,6 +27,7 @@ def loss_curve(
     *,
     steps: Sequence[int] | None = None,
     title: str = "",
+    label: str = "loss",
 ) -> Path:
     r"""Draw reported values over the steps of an optimisation, on a logarithmic axis.
 
@@ -40,6 +41,7 @@ def loss_curve(
         values: One curve a name, e.g. one a seed; None or NaN leaves a gap.
         steps: Where the values were read, as many as the longest curve has; by default 0, 1, ...
         title: Words above the figure.
+        label: What the values are.
 
     Returns:
         The path.
@@ -71,7 +73,7 @@ def loss_curve(
         )
     if any((value or 0) > 0 for curve in values.values() for value in curve):
         axes.set_yscale("log")
-    axes.set(xlabel="step", ylabel="mean of (eps_hat - eps)$^2$", title=title)
+    axes.set(xlabel="step", ylabel=label, title=title)
     if len(values) <= 12:
         axes.legend(frameon=False)
     return _save(figure, path)

@@ -1,9 +1,15 @@
 """What a cold start loads, each measured in a process of its own."""
 
+import ast
+import importlib
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+import sdstoolkit
 
 HEAVY = (
     "diffusers",
@@ -39,3 +45,25 @@ def loaded_after(code: str) -> set[str]:
 )
 def test_what_is_not_needed_is_not_imported(code, absent):
     assert not loaded_after(code) & set(absent)
+
+
+def test_public_names():
+    """What is promised is there, is what type checkers are told, and is not too much."""
+    tree = ast.parse(Path(sdstoolkit.__file__).read_text(encoding="utf-8"))
+    told = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdstoolkit.")
+        for alias in node.names
+    }
+    assert set(told) == set(sdstoolkit.__all__) - {"__version__"}
+    assert len(told) <= 45 and set(told) <= set(dir(sdstoolkit))
+    for name, module in told.items():
+        assert getattr(sdstoolkit, name) is getattr(importlib.import_module(module), name)
+    with pytest.raises(AttributeError, match="no attribute 'Pixel'"):
+        sdstoolkit.Pixel  # noqa: B018
+
+
+def test_versions_agree():
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["version"] == sdstoolkit.__version__

@@ -401,9 +401,40 @@ def test_an_image_that_stops_being_finite_is_kept_as_it_last_was(tmp_path):
     assert record["seeds"]["4"]["state"] == "done"
 
 
-def test_an_image_that_never_was_finite_is_a_failure(tmp_path):
+def test_an_image_that_is_not_finite_at_the_start_is_a_failure(tmp_path):
     canvas = Fading((0,), 10)
     canvas.broken = {0}
-    with pytest.raises(Failed, match="seed 0 was not finite"), job(tmp_path, seeds=(0,)) as run:
+    with pytest.raises(Failed, match="seed 0 is not finite"), job(tmp_path, seeds=(0,)) as run:
         run.follow(canvas, canvas.steps(), total=10)
+    assert canvas.done == 0
+    assert_truthful(tmp_path)
+
+
+def test_an_interrupt_within_a_step_is_no_frozen_seed(tmp_path):
+    """It may come between an update that is not finite and its being taken back."""
+    canvas = Fading((4, 9), 100)
+
+    def steps():
+        for step in canvas.steps():
+            if step.index == 59:
+                canvas.broken = {9}
+                raise KeyboardInterrupt
+            yield step
+
+    with pytest.raises(KeyboardInterrupt), job(tmp_path, seeds=(4, 9)) as run:
+        run.follow(canvas, steps(), total=100)
+    assert {e["state"] for e in manifest(tmp_path)["seeds"].values()} == {"interrupted"}
+
+
+def test_a_failed_write_does_not_make_an_interrupted_image_final(tmp_path, monkeypatch):
+    fill(tmp_path, seeds=(0,), state="interrupted")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jobs, "write_image", full)
+    with pytest.raises(Failed, match="No space"):
+        fill(tmp_path, seeds=(0,))
+    assert manifest(tmp_path)["seeds"]["0"]["state"] == "interrupted"
+    assert job(tmp_path, seeds=(0,)).todo == (0,)
     assert_truthful(tmp_path)

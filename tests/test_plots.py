@@ -21,9 +21,11 @@ def words(path) -> str:
 
 def test_loss_curve_shows_every_name_and_its_axes(tmp_path):
     values = {"seed 0": [3.0, 2.0, 1.0], "seed 1": [2.5, math.nan], "seed 2": [2.0, None, 1.0]}
-    path = loss_curve(tmp_path / "a.svg", values, steps=[10, 20, 30], title="a heart")
+    path = loss_curve(
+        tmp_path / "a.svg", values, steps=[10, 20, 30], title="a heart", label="residual"
+    )
     text = words(path)
-    for word in ("seed 0", "seed 1", "seed 2", "step", "a heart"):
+    for word in ("seed 0", "seed 1", "seed 2", "step", "a heart", "residual"):
         assert word in text
     assert "matplotlib.pyplot" not in sys.modules
 

@@ -46,6 +46,16 @@ def test_a_finished_run_is_not_run_again(trained: Path) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_a_model_is_trained_further(trained: Path) -> None:
+    further = Budget(drawings=512, denoiser=1)
+    histories = train_shapes(trained / "more", trained / "on", further, start=trained / "model")
+    assert list(histories) == ["denoiser"]
+    for part, same in (("vae", True), ("unet", False)):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        first, second = (load_file(trained / folder / name) for folder in ("model", "on"))
+        assert all(torch.equal(first[key], second[key]) for key in first) == same
+
+
 def test_latents_have_unit_variance(trained: Path) -> None:
     latents = load_file(trained / "run" / "latents.safetensors")["latents"]
     assert latents.shape == (512, 4, 16, 16)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from sdstoolkit.toy import data, networks, reading, recipe
+from sdstoolkit.toy.drawings import Drawings
 from sdstoolkit.toy.drawings import drawings as make_drawings
 from sdstoolkit.toy.training import ALONE, History, Plan, Share, save_tensors
 
@@ -37,12 +39,17 @@ class Budget:
     drawings: int = 49_152
     autoencoder: int = 2_000
     text: int = 1_000
-    denoiser: int = 6_000
+    denoiser: int = 5_500
     seed: int = 0
 
 
 def train_shapes(
-    run: Path, out: Path, budget: Budget, *, share: Share = ALONE
+    run: Path,
+    out: Path,
+    budget: Budget,
+    *,
+    start: Path | None = None,
+    share: Share = ALONE,
 ) -> dict[str, History]:
     """Train `shapes` and pack it into a model folder.
 
@@ -50,50 +57,44 @@ def train_shapes(
         run: Where checkpoints and the data set are kept; a stopped run goes on from there.
         out: The model folder to write.
         budget: How much of everything.
+        start: A model folder to go on from: its autoencoder is kept, and its denoiser and text
+            encoder are trained further; None starts from nothing.
         share: This process's part of the work, if there are several; the first one writes.
 
     Returns:
         The history of each stage by name.
     """
-    from safetensors.torch import load_file
-
     seed = budget.seed
     drawn = make_drawings(budget.drawings, seed=seed, file=run / "drawings.safetensors")
-
-    torch.manual_seed(seed)
-    autoencoder = networks.autoencoder()
-    plan = Plan(steps=budget.autoencoder, lr=2e-3, seed=seed + 1)
-    histories = {"autoencoder": recipe.train_autoencoder(
-        autoencoder, drawn, plan, checkpoint=run / "autoencoder.safetensors", share=share
-    )}  # fmt: skip
-
-    kept = run / "latents.safetensors"
-    if kept.exists():
-        latents = load_file(kept)["latents"]
-        autoencoder.register_to_config(scaling_factor=load_file(kept)["scale"].item())
-    else:
-        latents = recipe.encode_once(autoencoder, drawn)
-        scale = torch.tensor(autoencoder.config.scaling_factor, dtype=torch.float64)
-        if share.rank == 0:
-            save_tensors(kept, {"latents": latents, "scale": scale}, {})
-
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = networks.tokenizer(data.vocabulary(), Path(folder))
     ids = reading.captions(drawn, tokenizer, seed=seed + 2)
-    torch.manual_seed(seed + 3)
-    text_encoder, unet = networks.text_encoder(tokenizer), networks.denoiser()
-    plan = Plan(steps=budget.text, lr=2e-3, seed=seed + 4)
-    histories["text encoder"] = reading.train_text_encoder(
-        text_encoder, drawn, ids, plan, checkpoint=run / "text_encoder.safetensors", share=share
-    )
+    histories: dict[str, History] = {}
+    if start is None:
+        torch.manual_seed(seed)
+        autoencoder = networks.autoencoder()
+        plan = Plan(steps=budget.autoencoder, lr=2e-3, seed=seed + 1)
+        file = run / "autoencoder.safetensors"
+        histories["autoencoder"] = recipe.train_autoencoder(
+            autoencoder, drawn, plan, checkpoint=file, share=share
+        )
+        torch.manual_seed(seed + 3)
+        text_encoder, unet = networks.text_encoder(tokenizer), networks.denoiser()
+        plan = Plan(steps=budget.text, lr=2e-3, seed=seed + 4)
+        file = run / "text_encoder.safetensors"
+        histories["text encoder"] = reading.train_text_encoder(
+            text_encoder, drawn, ids, plan, checkpoint=file, share=share
+        )
+    else:
+        autoencoder, text_encoder, unet = unpack(start)
+    latents = _latents(run / "latents.safetensors", autoencoder, drawn, share)
     plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=300, seed=seed + 5)
-    empty = reading.tokens(tokenizer, [""])[0]
     histories["denoiser"] = recipe.train_denoiser(
         unet,
         text_encoder,
         latents,
         ids,
-        empty,
+        reading.tokens(tokenizer, [""])[0],
         plan,
         checkpoint=run / "denoiser.safetensors",
         share=share,
@@ -109,6 +110,37 @@ def train_shapes(
     }
     (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
     return histories
+
+
+def _latents(file: Path, autoencoder: "AutoencoderKL", drawn: Drawings, share: Share) -> Tensor:
+    """The latents of the drawings, encoded once; sets the autoencoder's scaling_factor."""
+    from safetensors.torch import load_file
+
+    if file.exists():
+        kept = load_file(file)
+        autoencoder.register_to_config(scaling_factor=kept["scale"].item())
+        return kept["latents"]
+    latents = recipe.encode_once(autoencoder, drawn)
+    scale = torch.tensor(autoencoder.config.scaling_factor, dtype=torch.float64)
+    if share.rank == 0:
+        save_tensors(file, {"latents": latents, "scale": scale}, {})
+    return latents
+
+
+def unpack(folder: Path) -> tuple["AutoencoderKL", "CLIPTextModel", "UNet2DConditionModel"]:
+    """The trainable parts of a model folder that :func:`pack` wrote.
+
+    Raises:
+        OSError: The folder is not such a model.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    return (
+        AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True),
+        CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True),
+        UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True),
+    )
 
 
 def pack(

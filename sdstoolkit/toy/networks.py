@@ -66,7 +66,7 @@ def denoiser() -> "UNet2DConditionModel":
 
 
 def scheduler() -> "DDPMScheduler":
-    """Betas from 0.00085 to 0.02, scaled linearly: sigma/alpha runs from 0.029 to 63.
+    """Betas from 0.00085 to 0.02, scaled linearly: sigma/alpha runs from 0.029 to 66.
 
     Stable Diffusion stops at 15. A plain background is 64 latent cells that agree, so its colour
     would survive that much noise, and sampling from pure noise would start in the wrong place.
