@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdstoolkit.toy import data, networks, reading
+from sdstoolkit.toy import data, networks, reading, recipe
 from sdstoolkit.toy.bundle import Budget, train_shapes
 
-BUDGET = Budget(drawings=512, autoencoder=1, text=2, denoiser=1)
+BUDGET = Budget(drawings=512, autoencoder=1, text=2, decoder=1, denoiser=1)
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,10 @@ def test_every_word_is_one_token_and_others_are_spelt(tmp_path: Path) -> None:
     assert max(tokenizer.get_vocab().values()) == tokenizer.eos_token_id
     ids = reading.tokens(tokenizer, ["", "a red heart"])
     assert ids.shape == (2, networks.TEXT_LENGTH)
+
+
+def test_times_crowd_in_the_middle_and_reach_both_ends() -> None:
+    u = torch.arange(10_000, dtype=torch.float64) / 10_000
+    t = recipe.crowded(u)
+    assert (t.diff() > 0).all() and t[0] == 0 and 0.999 < t[-1] < 1
+    assert float(((t > 0.15) & (t < 0.7)).double().mean()) == pytest.approx(0.8, abs=1e-3)

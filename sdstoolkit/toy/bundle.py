@@ -32,6 +32,7 @@ class Budget:
         drawings: Pictures in the data set.
         autoencoder: Steps of 16 pictures.
         text: Steps of 128 captions.
+        decoder: Steps of 16 pictures that sharpen the decoder.
         denoiser: Steps of 64 latents.
         seed: Names the run.
     """
@@ -39,6 +40,7 @@ class Budget:
     drawings: int = 49_152
     autoencoder: int = 2_000
     text: int = 1_000
+    decoder: int = 2_000
     denoiser: int = 5_500
     seed: int = 0
 
@@ -88,6 +90,12 @@ def train_shapes(
     else:
         autoencoder, text_encoder, unet = unpack(start)
     latents = _latents(run / "latents.safetensors", autoencoder, drawn, share)
+    if start is None:
+        plan = Plan(steps=budget.decoder, lr=1.5e-3, warmup=50, seed=seed + 6)
+        file = run / "decoder.safetensors"
+        histories["decoder"] = recipe.train_decoder(
+            autoencoder, drawn, latents, plan, checkpoint=file, share=share
+        )
     plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=300, seed=seed + 5)
     histories["denoiser"] = recipe.train_denoiser(
         unet,

@@ -116,7 +116,8 @@ def train_decoder(
 ) -> History:
     r"""Sharpen the decoder on the latents as they are; they do not change.
 
-    .. math:: \operatorname{mean} |D(z + n) - x|^2 + \tfrac{1}{10} \operatorname{mean} |D(z + n) - x|
+    .. math:: \operatorname{mean} |D(z + n) - x|^2
+              + \tfrac{1}{10} \operatorname{mean} |D(z + n) - x|
 
     One decoder pass, forward and backward, a step. The absolute error keeps edges sharp.
 
