@@ -40,7 +40,7 @@ class Options:
     """Steps of the text encoder, 128 captions each: 1 or more."""
     decoder: Annotated[int, Range(low=1)] = 2_000
     """Steps that sharpen the decoder, 16 drawings each: 1 or more."""
-    denoiser: Annotated[int, Range(low=1)] = 5_500
+    denoiser: Annotated[int, Range(low=1)] = 4_000
     """Steps of the denoiser, 64 latents each: 1 or more."""
     seed: Annotated[int, Range(low=0)] = 0
     """The number that names the run: 0 or more."""

@@ -41,7 +41,7 @@ class Budget:
     autoencoder: int = 2_000
     text: int = 1_000
     decoder: int = 2_000
-    denoiser: int = 5_500
+    denoiser: int = 4_000
     seed: int = 0
 
 
