@@ -116,7 +116,9 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         history, first = _restore(checkpoint, params, average, optimizer, rng)
 
-    started, before, recent, extra = time.monotonic(), history.seconds, [], {}
+    started, before = time.monotonic(), history.seconds
+    recent: list[Tensor] = []
+    extra: dict[str, float] = {}
     network.train()
     with tqdm(
         range(first, plan.steps),
@@ -133,8 +135,11 @@ def fit(
             optimizer.zero_grad()
             value.backward()
             if reduce is not None:
-                flat = reduce(torch.cat([p.grad.flatten() for p in params.values()]))
-                parts = flat.split([p.numel() for p in params.values()])
+                grads = [
+                    torch.zeros_like(p) if p.grad is None else p.grad for p in params.values()
+                ]
+                flat = reduce(torch.cat([grad.flatten() for grad in grads]))
+                parts = flat.split([grad.numel() for grad in grads])
                 for p, part in zip(params.values(), parts, strict=True):
                     p.grad = part.view_as(p)
             nn.utils.clip_grad_norm_(params.values(), plan.clip, foreach=True)
