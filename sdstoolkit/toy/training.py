@@ -116,7 +116,8 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         history, first = _restore(checkpoint, params, average, optimizer, rng)
 
-    started, before, recent, extra = time.monotonic(), history.seconds, [], {}
+    extra: dict[str, float] = {}
+    started, before, recent = time.monotonic(), history.seconds, []
     network.train()
     with tqdm(
         range(first, plan.steps),
@@ -133,7 +134,8 @@ def fit(
             optimizer.zero_grad()
             value.backward()
             if reduce is not None:
-                flat = reduce(torch.cat([p.grad.flatten() for p in params.values()]))
+                grads = [p.grad for p in params.values() if p.grad is not None]
+                flat = reduce(torch.cat([grad.flatten() for grad in grads]))
                 parts = flat.split([p.numel() for p in params.values()])
                 for p, part in zip(params.values(), parts, strict=True):
                     p.grad = part.view_as(p)
