@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from sdstoolkit.prediction import Score as Score
     from sdstoolkit.prediction import V as V
     from sdstoolkit.prior import Prior as Prior
+    from sdstoolkit.samplers import Inverted as Inverted
+    from sdstoolkit.samplers import ProbabilityFlow as ProbabilityFlow
     from sdstoolkit.score import ScoreModel as ScoreModel
     from sdstoolkit.score import combine as combine
 
@@ -68,6 +70,7 @@ _HOMES = {
     "optimization": "optimize",
     "prediction": "Epsilon Flow Karras Parameterization Prediction Sample Score V",
     "prior": "Prior",
+    "samplers": "Inverted ProbabilityFlow",
     "score": "ScoreModel combine",
 }
 _HOME = {n: f"{__name__}.{module}" for module, names in _HOMES.items() for n in names.split()}
