@@ -12,9 +12,9 @@ is the data itself where the schedule begins without noise, and next to it for a
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,7 +34,8 @@ __all__ = ["FlowStep", "ProbabilityFlow"]
 _SOLVER = ExponentialAdams()
 
 
-class FlowStep(NamedTuple):
+@dataclass(frozen=True)
+class FlowStep:
     """Where a walk along the flow is.
 
     Attributes:

@@ -12,7 +12,6 @@ of prompts, guidance or networks.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -150,9 +149,6 @@ class Solver(ABC):
 
     def describe(self) -> dict[str, object]:
         """The solver's name and options, for a manifest."""
-        options = (
-            {f.name: getattr(self, f.name) for f in fields(self)} if is_dataclass(self) else {}
-        )
         plain = (bool, int, float, str, type(None))
-        shown = {k: v if isinstance(v, plain) else repr(v) for k, v in options.items()}
+        shown = {k: v if isinstance(v, plain) else repr(v) for k, v in vars(self).items()}
         return {"name": type(self).__name__, **shown}
