@@ -6,7 +6,7 @@ from problems_flow import LEAST, MEANS, SCHEDULE, components, pinned
 
 from sdstoolkit import _plugins
 from sdstoolkit.codec import Codec
-from sdstoolkit.edit import FlowEdit, NegativePrompt, PromptSwap, SDEdit, composite
+from sdstoolkit.edit import DDPM, FlowEdit, NegativePrompt, PromptSwap, SDEdit, composite
 from sdstoolkit.edit.masks import check
 from sdstoolkit.noise import Cosine, Rectified
 from sdstoolkit.prediction import Flow, V
@@ -22,6 +22,7 @@ EDITS = [
     NegativePrompt(MODEL, scale=1.5, steps=20),
     SDEdit(MODEL, strength=0.9, steps=20),
     FlowEdit(MODEL, steps=30, strength=1.0),
+    DDPM(MODEL, steps=40, strength=1.0),
 ]
 
 
@@ -51,10 +52,12 @@ def test_an_edit_ends_in_the_target(edit):
     assert (edited[2:3] - alone).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("steps", [1, 7])
-def test_flow_edit_to_the_same_condition_moves_nothing(steps):
+@pytest.mark.parametrize(
+    "edit", [FlowEdit(MODEL, steps=7, draws=2), DDPM(MODEL, steps=7)], ids=named
+)
+def test_to_the_same_condition_nothing_moves(edit):
     x_0 = points()
-    edited = FlowEdit(MODEL, steps=steps, draws=2)(x_0, SOURCE, SOURCE)
+    edited = edit(x_0, SOURCE, SOURCE)
     assert (edited - x_0).abs().max() < 1e-12
 
 
@@ -63,7 +66,11 @@ def test_flow_edit_to_the_same_condition_moves_nothing(steps):
 )
 def test_the_same_edit_whatever_the_network_predicts(schedule, parameterization):
     model = pinned().under(schedule, parameterization)
-    for edit in (PromptSwap(model, steps=30), FlowEdit(model, steps=30, strength=0.95)):
+    for edit in (
+        PromptSwap(model, steps=30),
+        FlowEdit(model, steps=30, strength=0.95),
+        DDPM(model, steps=40, strength=0.999),
+    ):
         near = torch.cdist(edit(points(), SOURCE, TARGET), MEANS).argmin(1)
         assert torch.isin(near, torch.tensor([3, 4])).double().mean() > 0.7
 
@@ -123,6 +130,7 @@ def test_masks_that_do_not_fit(mask, message):
         lambda: SDEdit(MODEL, strength=1.1),
         lambda: FlowEdit(MODEL, strength=-1.0),
         lambda: FlowEdit(MODEL, draws=0),
+        lambda: DDPM(MODEL, strength=2.0),
     ],
 )
 def test_options_out_of_range(make):
