@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from sdstoolkit.prediction import Score as Score
     from sdstoolkit.prediction import V as V
     from sdstoolkit.prior import Prior as Prior
+    from sdstoolkit.samplers import Inverted as Inverted
+    from sdstoolkit.samplers import ProbabilityFlow as ProbabilityFlow
     from sdstoolkit.samplers.annealed import AnnealedLangevin as AnnealedLangevin
     from sdstoolkit.samplers.ddim import DDIM as DDIM
     from sdstoolkit.samplers.langevin import Langevin as Langevin
@@ -73,6 +75,7 @@ _HOMES = {
     "optimization": "optimize",
     "prediction": "Epsilon Flow Karras Parameterization Prediction Sample Score V",
     "prior": "Prior",
+    "samplers": "Inverted ProbabilityFlow",
     "samplers.annealed": "AnnealedLangevin",
     "samplers.ddim": "DDIM",
     "samplers.langevin": "Langevin",
