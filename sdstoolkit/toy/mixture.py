@@ -207,36 +207,36 @@ class Mixture(nn.Module):
         return self.log_weights.exp() @ self.means
 
     def _by_features(self, x: Tensor) -> Tensor:
-        """The score of [n, D], in pieces that stay in the cache."""
-        K, D = self.means.shape
-        mu, x = self.means - self._centre(), x - self._centre()
+        """The score of [n, D]: with log w_k N(x; ...) = c_k . phi(x) it is rho C dphi / dx."""
+        D, centre = x.shape[1], self._centre()
+        mu, columns = self.means - centre, (x - centre).T
         constant = self.log_weights - (2 * math.pi * self.spread).log().sum(1) / 2
         if self.basis is None:
-            quadratic = 1 / self.spread  # [K, D]
-            linear = mu * quadratic
-            rows, columns = torch.arange(D), torch.arange(D)
-            packed = -quadratic / 2
+            squares, linear = -1 / (2 * self.spread), mu / self.spread
         else:
-            quadratic = (self.basis / self.spread[:, None, :]) @ self.basis.mT  # [K, D, D]
-            linear = (quadratic @ mu[..., None])[..., 0]
-            rows, columns = torch.triu_indices(D, D)
-            packed = -quadratic[:, rows, columns]
-            packed[:, rows == columns] /= 2
+            precision = (self.basis / self.spread[:, None, :]) @ self.basis.mT
+            linear = (precision @ mu[..., None])[..., 0]
+            i, j = torch.triu_indices(D, D, device=x.device)
+            squares = torch.where(i == j, -precision[:, i, j] / 2, -precision[:, i, j])
         constant = constant - (linear * mu).sum(1) / 2
-        weights = torch.cat([packed, linear, constant[:, None]], 1).T.contiguous()
-        quadratic = quadratic.reshape(K, -1)
+        C = torch.cat([squares, linear, constant[:, None]], 1)
         scores = []
-        for part in x.split(max(16, 2**18 // (quadratic.shape[1] + len(rows) + K))):
-            ones = part.new_ones(len(part), 1)
-            features = torch.cat([part[:, rows] * part[:, columns], part, ones], 1)
-            share = (features @ weights).softmax(1)
-            matrix = share @ quadratic
+        for part in columns.split(max(16, 2**18 // sum(C.shape)), dim=1):  # stays in the cache
             if self.basis is None:
-                pull = matrix * part
+                pairs = [part.square()]
             else:
-                pull = (matrix.reshape(-1, D, D) @ part[..., None])[..., 0]
-            scores.append(share @ linear - pull)
-        return torch.cat(scores)
+                pairs = [part[d] * part[d:] for d in range(D)]
+            phi = torch.cat([*pairs, part, torch.ones_like(part[:1])])
+            slope = C.T @ (C @ phi).softmax(0)
+            score = slope[-1 - D : -1].clone()
+            if self.basis is None:
+                score += 2 * slope[:D] * part
+            else:
+                for d, block in enumerate(slope[: -1 - D].split(list(range(D, 0, -1)))):
+                    score[d:] += block * part[d]
+                    score[d] += (block * part[d:]).sum(0)
+            scores.append(score)
+        return torch.cat(scores, 1).T
 
     def _at(self, x: Tensor) -> "Posterior":
         return self.posterior(x, x.new_ones(len(x)), x.new_zeros(len(x)))
