@@ -7,7 +7,7 @@ and noises, in x / alpha. GEN: samples against a dense reference from the same n
 against a dense reference from the same points, in units of the largest sigma / alpha. RT: to the
 latent and back. All at the same number of network evaluations in each direction; the schedulers of
 diffusers are told the exact noise at the timesteps that they ask for, and end at the table's first
-noise. Writes docs/benchmarks/flow.md.
+noise; nan is what a scheduler itself returned. Writes docs/benchmarks/flow.md.
 """
 
 import argparse
