@@ -51,6 +51,13 @@ if TYPE_CHECKING:
     from sdstoolkit.prediction import Score as Score
     from sdstoolkit.prediction import V as V
     from sdstoolkit.prior import Prior as Prior
+    from sdstoolkit.samplers import Inverted as Inverted
+    from sdstoolkit.samplers import ProbabilityFlow as ProbabilityFlow
+    from sdstoolkit.samplers.annealed import AnnealedLangevin as AnnealedLangevin
+    from sdstoolkit.samplers.ddim import DDIM as DDIM
+    from sdstoolkit.samplers.langevin import Langevin as Langevin
+    from sdstoolkit.samplers.mala import MALA as MALA
+    from sdstoolkit.samplers.predictor_corrector import PredictorCorrector as PredictorCorrector
     from sdstoolkit.score import ScoreModel as ScoreModel
     from sdstoolkit.score import combine as combine
 
@@ -68,6 +75,12 @@ _HOMES = {
     "optimization": "optimize",
     "prediction": "Epsilon Flow Karras Parameterization Prediction Sample Score V",
     "prior": "Prior",
+    "samplers": "Inverted ProbabilityFlow",
+    "samplers.annealed": "AnnealedLangevin",
+    "samplers.ddim": "DDIM",
+    "samplers.langevin": "Langevin",
+    "samplers.mala": "MALA",
+    "samplers.predictor_corrector": "PredictorCorrector",
     "score": "ScoreModel combine",
 }
 _HOME = {n: f"{__name__}.{module}" for module, names in _HOMES.items() for n in names.split()}

@@ -9,6 +9,7 @@ sampler that wants a clean end takes the posterior mean x_0 at the last time; th
 and not the grid's. A time law maps u ~ U[0, 1) to t by an inverse distribution function.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -71,6 +72,40 @@ class UniformLogSNR(Grid):
     def place(self, schedule: Schedule, share: Times, ends: AnyTimes) -> Times:
         """Even in log(alpha^2 / sigma^2)."""
         return _at_log_snr(schedule, _line(schedule.log_snr(ends), share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedLogSNR(Grid):
+    """Even in the log-SNR where that is finite, and one step to an end beyond `least` or `most`.
+
+    As `UniformLogSNR`, and the same within the two limits; it takes the ends of every schedule.
+    Where there are too few steps for it, it is `NoiseFraction`.
+
+    Args:
+        least, most: ratios sigma / alpha between which the steps are even, 0 < least < most.
+
+    Raises:
+        ValueError: such limits.
+    """
+
+    least: float = 1e-3
+    most: float = 200.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least < self.most < math.inf:
+            raise ValueError(f"{self} needs 0 < least < most.")
+
+    def place(self, schedule: Schedule, share: Times, ends: AnyTimes) -> Times:
+        """Even in log(alpha^2 / sigma^2) between the limits."""
+        wanted = schedule.log_snr(ends)
+        inside = wanted.clamp(-2 * math.log(self.most), -2 * math.log(self.least))
+        before, after = (wanted != inside).tolist()
+        steps = len(share) - 1 - before - after
+        if steps < 1 or inside[0] == inside[1]:
+            return NoiseFraction().place(schedule, share, ends)
+        even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        middle = _at_log_snr(schedule, _line(inside, even))
+        return torch.cat([ends[:1]] * before + [middle] + [ends[1:]] * after)
 
 
 @dataclass(frozen=True, kw_only=True)

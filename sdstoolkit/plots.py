@@ -7,16 +7,17 @@ complete or not at all.
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sdstoolkit._files import write_atomically
 from sdstoolkit.noise import Schedule
 
-__all__ = ["loss_curve", "schedules"]
+__all__ = ["loss_curve", "schedules", "score_field", "trajectories"]
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -104,6 +105,93 @@ def schedules(path: str | os.PathLike[str], named: Mapping[str, Schedule]) -> Pa
     for axis, label in zip(axes, ("alpha", "sigma", "log(alpha$^2$ / sigma$^2$)"), strict=True):
         axis.set(xlabel="t", ylabel=label)
     axes[0].legend(frameon=False)
+    return _save(figure, path)
+
+
+def score_field(
+    path: str | os.PathLike[str],
+    fields: Mapping[str, Callable[[Tensor], Tensor]],
+    *,
+    log_prob: Callable[[Tensor], Tensor] | None = None,
+    extent: tuple[float, float] = (-3.0, 3.0),
+    arrows: int = 20,
+) -> Path:
+    r"""Draw score fields in the plane side by side, as arrows over a density.
+
+    Arrows are shortened to $ s / (1 + |s|) $, so that the steep flanks do not hide the rest.
+
+    Args:
+        path: ``.png``, ``.svg`` or ``.pdf``.
+        fields: One field a name, from ``[n, 2]`` to ``[n, 2]``: a learned one and the exact one.
+        log_prob: The log density to draw under them, from ``[n, 2]`` to ``[n]``; None draws none.
+        extent: The lower and upper end of both axes.
+        arrows: How many along each axis.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: No fields, a field of other shape, ends that do not rise, or an unknown suffix.
+    """
+    low, high = extent
+    if not fields or not low < high or arrows < 2:
+        raise ValueError(
+            f"{len(fields)} fields, extent {extent} and {arrows} arrows cannot be drawn, expected "
+            "one field, a rising extent and two arrows or more"
+        )
+    figure, axes = _figure(columns=len(fields))
+    fine, coarse = torch.linspace(low, high, 160), torch.linspace(low, high, arrows)
+    at = torch.cartesian_prod(coarse, coarse)
+    for axis, (name, field) in zip(axes, fields.items(), strict=True):
+        if log_prob is not None:
+            density = log_prob(torch.cartesian_prod(fine, fine)).detach().exp()
+            image = density.reshape(160, 160).T.numpy()
+            axis.imshow(image, origin="lower", extent=(low, high, low, high), cmap="Blues")
+        s = field(at).detach()
+        if s.shape != at.shape:
+            raise ValueError(f"{name} returned {list(s.shape)} for {list(at.shape)} points")
+        s = s / (1 + s.norm(dim=1, keepdim=True))
+        axis.quiver(*at.T.numpy(), *s.T.numpy(), angles="xy", pivot="mid", width=0.003)
+        axis.set(title=name, xlim=extent, ylim=extent, aspect="equal")
+        axis.grid(False)
+    return _save(figure, path)
+
+
+def trajectories(
+    path: str | os.PathLike[str],
+    states: Sequence[Tensor],
+    *,
+    shown: int = 20,
+    title: str = "",
+) -> Path:
+    """Draw where rows went: the first ones as lines, and the last states of all as points.
+
+    Args:
+        path: ``.png``, ``.svg`` or ``.pdf``.
+        states: What a sampler's ``steps`` gave, ``[n, 2]`` each, two of them or more.
+        shown: How many rows are drawn as lines.
+        title: Words above the figure.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: Fewer than two states, states that are not in the plane, or an unknown suffix.
+    """
+    shapes = {tuple(state.shape) for state in states}
+    if len(states) < 2 or len(shapes) > 1 or states[0].shape[1:] != (2,):
+        raise ValueError(
+            f"{len(states)} states of the shapes {sorted(shapes)} cannot be drawn, expected two "
+            "or more of [n, 2]"
+        )
+    figure, (axis,) = _figure(columns=1)
+    way = torch.stack(list(states)).detach().cpu()
+    axis.scatter(*way[-1].T.numpy(), s=6, alpha=0.5, color="black", linewidths=0)
+    for row in range(min(shown, way.shape[1])):
+        axis.plot(*way[:, row].T.numpy(), linewidth=0.7, alpha=0.6)
+    axis.set(title=title, aspect="equal")
     return _save(figure, path)
 
 

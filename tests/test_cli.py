@@ -287,7 +287,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(capsys, tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (("optimise", HEART), "there is no verb 'optimise', expected one of optimize"),
+        (("optimise", HEART), "there is no verb 'optimise', expected one of denoise"),
         (("optimize",), "Missing from sds optimize: PROMPT --out DIR; see sds optimize --help"),
         (("optimize", HEART), "--out DIR; see"),
         (("optimize", HEART, "--out"), "'--out'"),

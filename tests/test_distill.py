@@ -33,7 +33,7 @@ from sdstoolkit.prediction import Epsilon, Flow, Karras, Sample, V
 from sdstoolkit.prior import Prior
 from sdstoolkit.rng import generators, normal, uniform
 from sdstoolkit.score import ScoreModel
-from sdstoolkit.toy.densities import Mixture
+from sdstoolkit.toy import Mixture
 
 F64 = {"dtype": torch.float64}
 MODELS = [

@@ -9,7 +9,9 @@ import torch
 
 from sdstoolkit.images import read_image
 from sdstoolkit.noise import VE, VP
-from sdstoolkit.plots import loss_curve, schedules
+from sdstoolkit.plots import loss_curve, schedules, score_field, trajectories
+from sdstoolkit.samplers.langevin import Langevin
+from sdstoolkit.toy import Mixture
 
 
 def words(path) -> str:
@@ -77,3 +79,17 @@ def test_a_figure_does_not_draw_on_the_global_generator(tmp_path):
     state = torch.get_rng_state()
     loss_curve(tmp_path / "a.png", {"a": [1.0, 2.0]})
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_score_fields_and_trajectories(tmp_path):
+    law = Mixture([[-1.0, 0.0], [1.0, 0.5]], std=0.4)
+    fields = {"exact": law.score, "wrong": lambda x: -x}
+    path = score_field(tmp_path / "field.png", fields, log_prob=law.log_prob, arrows=5)
+    assert path.stat().st_size > 5000
+    states = list(Langevin(law, step=0.05, steps=4).steps(6))
+    assert trajectories(tmp_path / "way.png", states, title="way").exists()
+    for bad in ({}, {"one": lambda x: x[:, 0]}):
+        with pytest.raises(ValueError, match="cannot be drawn|returned"):
+            score_field(tmp_path / "bad.png", bad, arrows=5)
+    with pytest.raises(ValueError, match="cannot be drawn"):
+        trajectories(tmp_path / "bad.png", states[:1])

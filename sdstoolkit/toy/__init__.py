@@ -8,9 +8,18 @@ Names are imported when they are first used.
 from importlib import import_module
 from typing import Any
 
-_HOME = {"Mixture": "densities"}
+_HOMES = {
+    "compose": "Negated Product Tempered",
+    "densities": "Density Energy Laplace LogProb StudentT log_prob_along",
+    "empirical": "Empirical",
+    "exact": "ExactScore",
+    "mixture": "Gaussian Mixture",
+    "mlp": "MLPScore train",
+    "points": "POINTS checkerboard moons ring spirals swiss_roll",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["Mixture"]  # noqa: F822 (found by __getattr__)
+__all__ = [*sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,155 @@
+"""How fast and how right the exact scores, the samplers and trained scores are.
+
+python benchmarks/scores.py [--quick]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from report import machine, write_report
+from torch import Tensor
+
+from sdstoolkit.noise import VE, VP, Rectified, Schedule
+from sdstoolkit.prediction import Flow, Karras, Parameterization, V
+from sdstoolkit.samplers.annealed import NCSN, AnnealedLangevin, NCSNv2, level_variance
+from sdstoolkit.samplers.langevin import Langevin
+from sdstoolkit.samplers.mala import MALA
+from sdstoolkit.statistics import kernel_stein_test
+from sdstoolkit.toy import Gaussian, Mixture, MLPScore, train
+
+
+def loop(law: Mixture, x: Tensor) -> Tensor:
+    """The mixture's score as textbooks write it, one component after the other."""
+    n, (K, D) = len(x), law.means.shape
+    covariances = (law.basis * law.spread[:, None, :]) @ law.basis.mT
+    logs, scores = x.new_zeros(n, K), x.new_zeros(n, K, D)
+    for k in range(K):
+        away = x - law.means[k]
+        precision = torch.linalg.inv(covariances[k])
+        squares = ((away @ precision) * away).sum(1)
+        logs[:, k] = law.log_weights[k] - (torch.logdet(covariances[k]) + squares) / 2
+        scores[:, k] = -away @ precision
+    return (logs.softmax(1)[..., None] * scores).sum(1)
+
+
+def timed(f: Callable[[], Tensor], repeats: int) -> tuple[float, Tensor]:
+    best, value = float("inf"), f()
+    for _ in range(repeats):
+        start = time.perf_counter()
+        value = f()
+        best = min(best, time.perf_counter() - start)
+    return best, value
+
+
+def mixture(repeats: int) -> list[dict[str, str]]:
+    rng = torch.Generator().manual_seed(0)
+    K, D, n = 100, 16, 10_000
+    root = torch.randn(K, D, D, generator=rng, dtype=torch.float64) / 4
+    spread = root @ root.mT + 0.5 * torch.eye(D, dtype=torch.float64)
+    means = 2 * torch.randn(K, D, generator=rng, dtype=torch.float64)
+    law = Mixture(means, covariances=spread)
+    x = law.sample(n, dtype=torch.float64)
+    slow, expected = timed(lambda: loop(law, x), repeats)
+    fast, found = timed(lambda: law.score(x), repeats)
+    error = ((found - expected).norm(dim=1) / expected.norm(dim=1)).max()
+    return [
+        {
+            "K, D, n": f"{K}, {D}, {n}",
+            "loop over components": f"{slow * 1e3:.0f} ms",
+            "Mixture.score": f"{fast * 1e3:.0f} ms",
+            "faster": f"{slow / fast:.1f} x",
+            "largest relative error": f"{float(error):.1e}",
+        }
+    ]
+
+
+def relative_error(model: MLPScore, target: Mixture, n: int = 4000) -> float:
+    """Of x_0, root mean square, averaged over t."""
+    exact = target.under(model.schedule, model.parameterization)
+    x_0 = target.sample(n, seed=9)
+    level = model.schedule.level(torch.linspace(0.001, 0.999, n, dtype=torch.float64), x_0)
+    rng = torch.Generator().manual_seed(9)
+    x_t = level.perturb(x_0, torch.randn(x_0.shape, generator=rng))
+    with torch.no_grad():
+        found, truth = model(x_t, level).x_0, exact(x_t, level).x_0
+    return float(((found - truth).square().mean() / truth.square().mean()).sqrt())
+
+
+def trained(steps: int) -> list[dict[str, str]]:
+    target = Mixture([[-2.0, 0.0], [2.0, 1.0]], std=0.3, weights=[0.3, 0.7])
+    data = target.sample(20_000, seed=0)
+    rows = []
+    cases: tuple[tuple[Schedule, Parameterization], ...] = (
+        (VE(sigma_min=0.01, sigma_max=10.0), Karras(sigma_data=2.0)),
+        (Rectified(), Flow()),
+        (VP(), V()),
+    )
+    for schedule, parameterization in cases:
+        network = MLPScore(2, schedule, parameterization, sigma_data=2.0)
+        start = time.perf_counter()
+        model, _ = train(network, data, steps=steps)
+        seconds = time.perf_counter() - start
+        sampler = AnnealedLangevin(model, levels=40, steps=20)
+        start = time.perf_counter()
+        x = sampler.sample(2048, seed=0)
+        sampling = time.perf_counter() - start
+        mass = float((x[:, 0] > 0).double().mean())
+        rows.append(
+            {
+                "schedule": type(schedule).__name__,
+                "parameterisation": type(parameterization).__name__,
+                "steps": str(steps),
+                "training": f"{seconds:.0f} s",
+                "relative x_0 error": f"{relative_error(model, target):.2%}",
+                "mass of the mode of 0.7": f"{mass:.3f}",
+                "800 x 2048 evaluations": f"{sampling:.0f} s",
+            }
+        )
+    return rows
+
+
+def facts() -> list[dict[str, str]]:
+    line = Gaussian(torch.zeros(256), 1.0)
+    ula = Langevin(line, step=0.5, steps=60).sample(400).var()
+    scalar = Gaussian([0.0], 1.0)
+    states = list(MALA(scalar, step=0.5, steps=240).steps(1500))[40:]
+    plane = Mixture([[-1.0, 0.5], [1.5, 1.0]], std=[0.5, 0.4], weights=[0.3, 0.7])
+    x = plane.sample(1000, seed=1, dtype=torch.float64)
+    dirty = x.clone()
+    dirty[:100] = 3 * torch.randn(100, 2, dtype=torch.float64)
+    rows = [
+        ("variance of ULA at h = 0.5", f"{float(ula):.3f}", "1.333"),
+        ("variance of MALA at h = 0.5", f"{float(torch.stack(states).var()):.3f}", "1"),
+        ("p of the Stein test, exact sample", f"{kernel_stein_test(plane.score, x)[1]:.3f}", ""),
+        ("p, 10 % contaminated", f"{kernel_stein_test(plane.score, dirty)[1]:.3f}", "< 0.05"),
+    ]
+    for name, top, levels, steps, published in (
+        ("CIFAR-10", 50.0, 232, 5, "6.2e-6"),
+        ("CelebA", 90.0, 500, 5, "3.3e-6"),
+        ("FFHQ", 348.0, 2311, 3, "9e-7"),
+    ):
+        ladder = [top * (0.01 / top) ** (k / (levels - 1)) for k in range(levels)]
+        rows.append(
+            (f"NCSNv2's epsilon, {name}", f"{NCSNv2()(ladder, steps) * 1e-4:.3g}", published)
+        )
+    hot = level_variance(NCSN(epsilon=2e-5)([1.0, 0.01], 100), 1.67, 100)
+    rows.append(("level variance of NCSN's code", f"{hot:.4f}", "1.111"))
+    return [{"what": a, "found": b, "expected": c} for a, b, c in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the training")
+    quick = parser.parse_args().quick
+    tables = {
+        "The exact score of a mixture": mixture(3 if quick else 10),
+        "Facts about samplers": facts(),
+        "Trained scores": trained(300 if quick else 3000),
+    }
+    write_report("scores", "Scores", tables, machine())
+
+
+if __name__ == "__main__":
+    main()

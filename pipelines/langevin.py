@@ -1,0 +1,110 @@
+"""Draw images from a prompt, by Langevin dynamics on a pretrained model's score.
+
+  sds langevin "a red heart on a white background" --seeds 0-7 --out hearts
+  sds langevin --model FOLDER --sampler predictor-corrector --steps 150 --out draws
+
+Annealed Langevin dynamics walks up the log density at falling noise levels; predictor-corrector
+sampling steps down the levels and corrects at each. Both run in the model's own space, latents or
+pixels, with guidance. The folder then holds
+
+  000000.png        the image of seed 0, and so on
+  grid.png          the images side by side, at most 64
+  manifest.json     what is needed to make them again, and the hash of every file
+"""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from sdstoolkit.cli import Range, launch
+
+if TYPE_CHECKING:
+    from sdstoolkit.jobs import Job
+
+EXECUTION = ("out", "seeds", "batch_size", "device")  # they do not decide on the image of a seed
+SHOWN = 64  # images in grid.png
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `sds langevin` takes, with its defaults."""
+
+    prompt: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PROMPT")]] = ""
+    """What the image shows; nothing for an unconditional model."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """The folder to write: a new or an empty one, or one to resume."""
+    model: str = "shapes"
+    """The bundled model (shapes), a diffusers folder, or OWNER/NAME on the Hugging Face hub."""
+    sampler: Literal["annealed", "predictor-corrector"] = "annealed"
+    """Langevin steps at falling levels, or steps down the levels with Langevin corrections."""
+    seeds: Annotated[str, tyro.conf.arg(metavar="SEEDS")] = "0"
+    """The images to make, one a seed: numbers and ranges, for example 0-3,7."""
+    levels: Annotated[int, Range(low=2)] = 60
+    """Noise levels: 2 or more."""
+    steps: Annotated[int, Range(low=1)] = 3
+    """Langevin steps at each level: 1 or more."""
+    snr: Annotated[float, Range(above=0)] = 0.16
+    """Signal-to-noise ratio of a correction, for predictor-corrector: above 0 and below 1."""
+    scale: Annotated[float, Range()] = 3.0
+    """Guidance scale: any finite number; 1 is no guidance."""
+    device: str = "auto"
+    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Numbers the network computes in."""
+    batch_size: Annotated[int, Range(low=1)] = 4
+    """Images at a time: 1 or more; more are quicker and take more memory."""
+
+
+def run(options: Options) -> int:
+    """Make the images that are missing; 1 if one of them could not be finished."""
+    from sdstoolkit import jobs
+
+    seeds = jobs.parse_seeds(options.seeds)
+    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
+    job = jobs.Job(options.out, command="langevin", options=deciding, seeds=seeds)
+    if job.todo:
+        make(job, options)
+    return job.report()
+
+
+def make(job: "Job", options: Options) -> None:
+    """Load, draw batch after batch, and keep what came out."""
+    import torch
+
+    from sdstoolkit import AnnealedLangevin, ClassifierFree, PredictorCorrector, images, jobs, load
+
+    device = jobs.pick_device(options.device)
+    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
+    condition = prior.condition(options.prompt or None)
+    score: Any = prior.score
+    if options.prompt and options.scale != 1:
+        score = ClassifierFree(score, prior.condition(""), scale=options.scale)
+    prior.drop_text()
+    if options.sampler == "annealed":
+        sampler: Any = AnnealedLangevin(score, levels=options.levels, steps=options.steps)
+        rounds = options.levels + 1
+    else:
+        sampler = PredictorCorrector(
+            score, steps=options.levels, corrections=options.steps, snr=options.snr
+        )
+        rounds = options.levels + 1
+    with job, jobs.progress(len(job.todo) * rounds, unit="level") as bar:
+        job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
+        for seeds in job.batches(options.batch_size):
+            states = sampler.steps(len(seeds), condition, seeds)
+            x_0 = next(states)
+            for state in states:
+                x_0 = state
+                bar.update(len(seeds))
+            with torch.no_grad():
+                drawn = prior.codec.decode(x_0).float().cpu()
+            for seed, image in zip(seeds, drawn, strict=True):
+                job.keep(seed, image, state="done", steps=rounds)
+        shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
+        with job.file("grid.png") as path:
+            images.write_image(path, images.grid(shown))
+
+
+if __name__ == "__main__":
+    raise SystemExit(launch(Options, run))
