@@ -89,14 +89,14 @@ def make(job: "Job", options: Options) -> None:
             score, steps=options.levels, corrections=options.steps, snr=options.snr
         )
         rounds = options.levels + 1
-    with job, jobs.progress(len(job.todo) * rounds, unit="level") as bar:
+    with job, jobs.progress(len(job.todo) * rounds, unit="level") as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
         for seeds in job.batches(options.batch_size):
             states = sampler.steps(len(seeds), condition, seeds)
             x_0 = next(states)
             for state in states:
                 x_0 = state
-                bar.update(len(seeds))
+                tell(len(seeds), None)
             with torch.no_grad():
                 drawn = prior.codec.decode(x_0).float().cpu()
             for seed, image in zip(seeds, drawn, strict=True):

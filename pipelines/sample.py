@@ -86,7 +86,7 @@ def make(job: "Job", options: Options) -> None:
     flow = ProbabilityFlow(model, steps=options.steps, solver=solver)
     next(flow.steps(flow.noise(1), condition))  # what is wrong shows here
     prior.drop_text()
-    with job, jobs.progress(len(job.todo) * options.steps) as bar:
+    with job, jobs.progress(len(job.todo) * options.steps) as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=model.describe())
         job.note(solver=solver.describe())
         for seeds in job.batches(options.batch_size):
@@ -94,7 +94,7 @@ def make(job: "Job", options: Options) -> None:
             for step in flow.steps(flow.noise(len(seeds), seed=seeds), condition):
                 if step.x_0 is not None and step.index * MOMENTS % options.steps < MOMENTS:
                     looks.append(prior.codec.decode(step.x_0).detach())
-                bar.update(len(seeds) if step.index else 0)
+                tell(len(seeds) if step.index else 0, None)
             alpha = model.schedule(flow.times[-1:])[0].item()
             made = prior.codec.decode(step.x / alpha).detach()
             for row, seed in enumerate(seeds):
