@@ -21,7 +21,8 @@ def test_the_python_runs_verbatim(tmp_path, monkeypatch, capsys):
     space: dict[str, object] = {}
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), space)
-    assert {p.name for p in tmp_path.iterdir()} == {"heart.png", "denoised.png"}
+    made = {"heart.png", "denoised.png", "blue.png"}
+    assert {p.name for p in tmp_path.iterdir()} == made
     assert capsys.readouterr().out.startswith("0 ")
 
 
