@@ -19,7 +19,6 @@ from shapes_quality import PICTURES, shares
 from torch import Tensor
 
 from sdstoolkit import SDS, Canvas, Latents, Pixels, Prior, load, optimize
-from sdstoolkit.canvas.base import Canvas as Base
 from sdstoolkit.distill.weights import AlphaSigmaSquared, Constant, SigmaSquared
 from sdstoolkit.grids import LinearAnneal, SqrtAnneal, UniformLaw
 from sdstoolkit.images import grid, write_image
@@ -78,7 +77,7 @@ def draw(prior: Prior, captions: Sequence[str], setting: Setting, batch: int) ->
             weight=WEIGHTS[setting.weight],
             t_law=LAWS[setting.law],
         )
-        canvas: Base = canvas_of(prior, setting, seeds)
+        canvas = canvas_of(prior, setting, seeds)
         rate = CosineDecay(setting.lr, final=setting.decay)
         for _ in optimize(canvas, loss, steps=setting.steps, lr=rate):
             pass

@@ -83,12 +83,11 @@ def make(job: "Job", options: Options) -> None:
     prior.drop_text()
     if options.sampler == "annealed":
         sampler: Any = AnnealedLangevin(score, levels=options.levels, steps=options.steps)
-        rounds = options.levels + 1
     else:
         sampler = PredictorCorrector(
             score, steps=options.levels, corrections=options.steps, snr=options.snr
         )
-        rounds = options.levels + 1
+    rounds = options.levels + 1
     with job, jobs.progress(len(job.todo) * rounds, unit="level") as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
         for seeds in job.batches(options.batch_size):

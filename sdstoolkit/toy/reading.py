@@ -92,7 +92,7 @@ def train_text_encoder(
     checkpoint: Path | None = None,
     share: Share = ALONE,
 ) -> History:
-    """Stage 3: fit a Reader around the text encoder. One pass of 32 tokens a caption and step."""
+    """Fit a Reader around the text encoder. One pass of 32 tokens a caption and step."""
     reader = Reader(text_encoder)
 
     def loss(step: int, rng: Generator) -> Tensor:

@@ -46,7 +46,7 @@ def train_autoencoder(
     checkpoint: Path | None = None,
     share: Share = ALONE,
 ) -> History:
-    """Stage 2. One encoder and one decoder pass, forward and backward, a step.
+    """Train both halves. One encoder and one decoder pass, forward and backward, a step.
 
     Args:
         model: Trained in place.
@@ -72,19 +72,6 @@ def train_autoencoder(
         return F.mse_loss(x_hat, x) + kl * posterior.kl().mean() / elements
 
     return share.fit(model, loss, plan, checkpoint=checkpoint, name="autoencoder")
-
-
-def psnr(model: "AutoencoderKL", images: Tensor) -> Tensor:
-    """Reconstruction of images in [0, 1], in dB a picture, [n]; the decoder's is clipped."""
-    with torch.no_grad():
-        x_hat = torch.cat(
-            [
-                model.decode(model.encode(2 * x - 1).latent_dist.mean).sample
-                for x in images.split(64)
-            ]
-        )
-    error = ((x_hat + 1) / 2).clamp(0, 1) - images
-    return -10 * error.square().flatten(1).mean(1).log10()
 
 
 @torch.no_grad()
@@ -169,11 +156,11 @@ def train_denoiser(
     checkpoint: Path | None = None,
     share: Share = ALONE,
 ) -> History:
-    """Stage 4. One denoiser and one text-encoder pass, forward and backward, a step.
+    """Train both together. One denoiser and one text-encoder pass, forward and backward, a step.
 
     Args:
         unet: Trained in place, and ``text_encoder`` with it.
-        text_encoder: As stage 3 left it.
+        text_encoder: As :mod:`sdstoolkit.toy.reading` left it.
         latents: From :func:`encode_once`, [n, 4, 16, 16].
         ids: From :func:`captions`, [n, 4, 32].
         empty: Token ids of "", [32].
