@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdstoolkit.noise import Discrete
 from sdstoolkit.prediction import V
 from sdstoolkit.toy import networks
 from sdstoolkit.toy.drawings import Drawings
 from sdstoolkit.toy.reading import CAPTIONS_A_DRAWING
-from sdstoolkit.toy.training import ALONE, History, Plan, Share
+from sdstoolkit.toy.training import ALONE, History, Plan, Share, fast_products
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -181,10 +182,11 @@ def train_denoiser(
         x_0 = latents[rows]
         level = schedule.level(t, x_0)
         x_t = level.perturb(x_0, eps).contiguous(memory_format=torch.channels_last)
-        states = text_encoder(tokens).last_hidden_state
         time = schedule.timestep(t).float()
-        output = unet(x_t, time, encoder_hidden_states=states).sample
-        return F.mse_loss(output, v.target(x_0, eps, level))
+        with fast_products(), sdpa_kernel(SDPBackend.MATH):  # the fused kernel's backward is slow on CPUs
+            states = text_encoder(tokens).last_hidden_state
+            output = unet(x_t, time, encoder_hidden_states=states).sample
+        return F.mse_loss(output.float(), v.target(x_0, eps, level))
 
     def even(n: int, rng: Generator) -> Tensor:
         return (torch.arange(n) + torch.rand(n, generator=rng, dtype=torch.float64)) / n

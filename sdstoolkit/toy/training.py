@@ -76,6 +76,16 @@ class Plan:
         return 0.5 * (1 + math.cos(math.pi * done))
 
 
+def fast_products() -> torch.autocast:
+    """A context with products in bfloat16 where the processor multiplies in it, else float32.
+
+    On a core with matrix units a convolution is five times faster in bfloat16; on one that only
+    emulates the type it would be slower, so there nothing changes. Weights stay float32.
+    """
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=supported)
+
+
 def fit(
     network: nn.Module,
     loss: Loss,
