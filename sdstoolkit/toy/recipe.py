@@ -88,7 +88,7 @@ def encode_once(model: "AutoencoderKL", drawn: Drawings) -> Tensor:
     """
     from tqdm import tqdm
 
-    chunks = tqdm(torch.arange(len(drawn.images)).split(256), "latents")
+    chunks = tqdm(torch.arange(len(drawn.images)).split(32), "latents")
     means = [model.encode(2 * drawn.pictures(rows) - 1).latent_dist.mean for rows in chunks]
     latents = torch.cat([m.contiguous() for m in means])
     scale = 1 / float(latents.std())
