@@ -96,7 +96,7 @@ def train_shapes(
         histories["decoder"] = recipe.train_decoder(
             autoencoder, drawn, latents, plan, checkpoint=file, share=share
         )
-    plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=300, seed=seed + 5)
+    plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=100, seed=seed + 5, muon=True)
     histories["denoiser"] = recipe.train_denoiser(
         unet,
         text_encoder,
