@@ -40,8 +40,8 @@ class Budget:
     drawings: int = 65_536
     autoencoder: int = 3_000
     text: int = 1_500
-    decoder: int = 3_000
-    denoiser: int = 16_000
+    decoder: int = 8_000
+    denoiser: int = 7_000
     seed: int = 0
 
 
@@ -96,7 +96,7 @@ def train_shapes(
         histories["decoder"] = recipe.train_decoder(
             autoencoder, drawn, latents, plan, checkpoint=file, share=share
         )
-    plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=100, seed=seed + 5, muon=True)
+    plan = Plan(steps=budget.denoiser, lr=2e-3, warmup=100, seed=seed + 5, muon=True)
     histories["denoiser"] = recipe.train_denoiser(
         unet,
         text_encoder,

@@ -7,7 +7,7 @@ convolution is one with a row an output channel) is replaced by the orthogonal m
           - 0.2\,\eta \sqrt{\max(m, n)}\; U V^\top, \qquad M = U \Sigma V^\top,
 
 so that a step moves all directions alike and is as large as one of AdamW. Embeddings, biases and
-gains stay with AdamW. The denoiser of `shapes` comes as far in 220 steps of it as in 375 of AdamW.
+gains stay with AdamW. The denoiser of `shapes` comes as far in 220 steps of it as in 475 of AdamW.
 
 References:
     Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017,
