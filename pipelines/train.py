@@ -38,7 +38,7 @@ class Options:
     """Steps of the autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_500
     """Steps of the text encoder, 128 captions each: 1 or more."""
-    decoder: Annotated[int, Range(low=1)] = 8_000
+    decoder: Annotated[int, Range(low=1)] = 5_000
     """Steps that sharpen the decoder, 16 drawings each: 1 or more."""
     denoiser: Annotated[int, Range(low=1)] = 7_000
     """Steps of the denoiser, 64 latents each: 1 or more."""
