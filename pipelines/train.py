@@ -34,13 +34,13 @@ class Options:
     """A model folder to go on from, whose autoencoder is kept; by default nothing."""
     drawings: Annotated[int, Range(low=512)] = 65_536
     """Drawings to learn from: 512 or more."""
-    autoencoder: Annotated[int, Range(low=1)] = 3_000
+    autoencoder: Annotated[int, Range(low=1)] = 3_500
     """Steps of the autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_500
     """Steps of the text encoder, 128 captions each: 1 or more."""
-    decoder: Annotated[int, Range(low=1)] = 5_000
+    decoder: Annotated[int, Range(low=1)] = 3_000
     """Steps that sharpen the decoder, 16 drawings each: 1 or more."""
-    denoiser: Annotated[int, Range(low=1)] = 7_000
+    denoiser: Annotated[int, Range(low=1)] = 8_000
     """Steps of the denoiser, 64 latents each: 1 or more."""
     seed: Annotated[int, Range(low=0)] = 0
     """The number that names the run: 0 or more."""
