@@ -38,8 +38,6 @@ class Options:
     """Steps of the autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_500
     """Steps of the text encoder, 128 captions each: 1 or more."""
-    decoder: Annotated[int, Range(low=1)] = 3_000
-    """Steps that sharpen the decoder, 16 drawings each: 1 or more."""
     denoiser: Annotated[int, Range(low=1)] = 8_000
     """Steps of the denoiser, 64 latents each: 1 or more."""
     seed: Annotated[int, Range(low=0)] = 0
@@ -58,7 +56,6 @@ def run(options: Options) -> int:
         drawings=options.drawings,
         autoencoder=options.autoencoder,
         text=options.text,
-        decoder=options.decoder,
         denoiser=options.denoiser,
         seed=options.seed,
     )
