@@ -32,15 +32,15 @@ class Options:
     """Folder of the finished model; a new or an empty one."""
     start: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """A model folder to go on from, whose autoencoder is kept; by default nothing."""
-    drawings: Annotated[int, Range(low=512)] = 49_152
+    drawings: Annotated[int, Range(low=512)] = 65_536
     """Drawings to learn from: 512 or more."""
-    autoencoder: Annotated[int, Range(low=1)] = 2_000
+    autoencoder: Annotated[int, Range(low=1)] = 3_000
     """Steps of the autoencoder, 16 drawings each: 1 or more."""
-    text: Annotated[int, Range(low=1)] = 1_000
+    text: Annotated[int, Range(low=1)] = 1_500
     """Steps of the text encoder, 128 captions each: 1 or more."""
-    decoder: Annotated[int, Range(low=1)] = 2_000
+    decoder: Annotated[int, Range(low=1)] = 3_000
     """Steps that sharpen the decoder, 16 drawings each: 1 or more."""
-    denoiser: Annotated[int, Range(low=1)] = 4_000
+    denoiser: Annotated[int, Range(low=1)] = 16_000
     """Steps of the denoiser, 64 latents each: 1 or more."""
     seed: Annotated[int, Range(low=0)] = 0
     """The number that names the run: 0 or more."""

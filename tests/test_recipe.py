@@ -29,7 +29,7 @@ def test_the_folder_is_a_stable_diffusion_model(trained: Path) -> None:
     image = pipeline("a red heart", num_inference_steps=2, output_type="np").images
     assert image.shape == (1, 64, 64, 3)
     prior = load(str(trained / "model"))
-    assert prior.score.shape == (4, 16, 16) and prior.size == (64, 64)
+    assert prior.score.shape == (8, 16, 16) and prior.size == (64, 64)
     with pytest.raises(ValueError, match="elephant"):
         prior.condition("a red elephant")
     size = sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file())
@@ -58,7 +58,7 @@ def test_a_model_is_trained_further(trained: Path) -> None:
 
 def test_latents_have_unit_variance(trained: Path) -> None:
     latents = load_file(trained / "run" / "latents.safetensors")["latents"]
-    assert latents.shape == (512, 4, 16, 16)
+    assert latents.shape == (512, 8, 16, 16)
     assert float(latents.std()) == pytest.approx(1.0, abs=1e-4)
 
 

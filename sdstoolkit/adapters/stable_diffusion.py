@@ -40,6 +40,7 @@ UNSUPPORTED = (  # config keys of networks that need more than x_t, k and text
     "addition_embed_type",
     "encoder_hid_dim_type",
 )
+POOLED_TEXT = ("addition_embed_type", "text")  # the one that pools the text it is given anyway
 
 
 class StableDiffusionScore(ScoreModel):
@@ -182,7 +183,7 @@ def open_checkpoint(checkpoint: Checkpoint) -> Prior:
     schedule, parameterization = checkpoint.scheduler()
     config = checkpoint.config("unet")
     for key in UNSUPPORTED:
-        if config.get(key) is not None:
+        if config.get(key) is not None and (key, config[key]) != POOLED_TEXT:
             raise ValueError(
                 f"The unet of {checkpoint.name!r} has {key}={config[key]!r}, expected none."
             )

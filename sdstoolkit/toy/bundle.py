@@ -37,11 +37,11 @@ class Budget:
         seed: Names the run.
     """
 
-    drawings: int = 49_152
-    autoencoder: int = 2_000
-    text: int = 1_000
-    decoder: int = 2_000
-    denoiser: int = 4_000
+    drawings: int = 65_536
+    autoencoder: int = 3_000
+    text: int = 1_500
+    decoder: int = 3_000
+    denoiser: int = 16_000
     seed: int = 0
 
 

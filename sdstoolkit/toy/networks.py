@@ -5,9 +5,9 @@ r"""The parts of the bundled model, as ordinary diffusers and transformers modul
 ============  ========================================  ===============================
 part          maps                                      size
 ============  ========================================  ===============================
-autoencoder   [3, 64, 64] pixels <-> [4, 16, 16]        0.65 M parameters, factor 4
+autoencoder   [3, 64, 64] pixels <-> [8, 16, 16]        0.66 M parameters, factor 4
 text encoder  32 tokens -> [32, 128]                    0.29 M parameters, two layers
-denoiser      [4, 16, 16], t, [32, 128] -> [4, 16, 16]  3.84 M parameters, predicts v
+denoiser      [8, 16, 16], t, [32, 128] -> [8, 16, 16]  4.53 M parameters, predicts v
 ============  ========================================  ===============================
 
 The denoiser predicts :math:`v = \alpha\,\epsilon - \sigma\,x_0`: its loss keeps a signal at
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-LATENT_CHANNELS = 4
+LATENT_CHANNELS = 8
 TEXT_LENGTH = 32
 TEXT_WIDTH = 128
 START, END, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|unknown|>"
 
 
 def autoencoder() -> "AutoencoderKL":
-    """An untrained AutoencoderKL of factor 4 with 4 latent channels."""
+    """An untrained AutoencoderKL of factor 4 with 8 latent channels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
