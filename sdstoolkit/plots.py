@@ -270,8 +270,8 @@ def langevin_animation(
     way, (low, high) = _way(states, plane=True), extent
     if not low < high or frames < 2:
         raise ValueError(
-            f"extent {extent} and {frames} frames cannot be drawn, expected a rising extent and two "
-            "frames or more"
+            f"extent {extent} and {frames} frames cannot be drawn, expected a rising extent and "
+            "two frames or more"
         )
     figure, (axis,) = _figure(columns=1)
     figure.set(dpi=80, size_inches=(4, 4.2))

@@ -47,3 +47,40 @@ def test_denoise_says_the_sigma_that_it_found(capsys):
     capsys.readouterr()
     assert cli.main([*words[:-3], "--out", "no", "--model", latent]) == 2
     assert "model of pixels" in capsys.readouterr().err and not Path("no").exists()
+
+
+PICTURES = {"score_field.png", "trajectories.png", "annealing.png", "langevin.gif", "moments.png"}
+
+
+@pytest.mark.parametrize(
+    ("density", "sampler"), [("moons", "annealed"), ("mixture", "predictor-corrector")]
+)
+def test_points_are_drawn_and_how_they_came_to_be(density, sampler, capsys):
+    words = ["langevin", "--density", density, "--out", "out", "--sampler", sampler]
+    words += ["--levels", "12", "--steps", "3", "--points", "150"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    files = {path.name for path in Path("out").iterdir()}
+    assert files == PICTURES | {"000000.png", "manifest.json"}
+    record = json.loads(Path("out/manifest.json").read_text(encoding="utf-8"))
+    assert record["options"]["density"] == density and set(record["outputs"]) == PICTURES
+    assert float(read_image("out/000000.png", mode="L").min()) == 0
+    assert cli.main(words) == 0 and "made before" in capsys.readouterr().out
+    for wrong in (["a heart"], ["--seeds", "0-1"]):
+        assert cli.main([*words[:3], "--out", "no", *wrong]) == 2
+        assert "--density takes no prompt" in capsys.readouterr().err and not Path("no").exists()
+
+
+def test_moons_are_learnt_drawn_and_described(capsys):
+    from sdstoolkit.toy import open_score
+
+    words = ["train", "moons", "--run", "run", "--out", "out", "--steps", "3"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    files = {path.name for path in Path("out").iterdir()}
+    assert files == PICTURES | {"README.md", "score.png", "score", "model_index.json"}
+    assert open_score(Path("out")).shape == (2,)
+    assert "relative error of x_0" in Path("out/README.md").read_text(encoding="utf-8")
+    assert cli.main(words) == 2 and "not empty" in capsys.readouterr().err
+    assert cli.main(["train", "moons", "--run", "run", "--out", "no", "--denoiser", "3"]) == 2
+    assert "--denoiser is no option of moons, but of shapes" in capsys.readouterr().err
+    assert cli.main(["train", "shapes", "--run", "run", "--out", "no", "--steps", "3"]) == 2
+    assert "--steps is no option of shapes" in capsys.readouterr().err

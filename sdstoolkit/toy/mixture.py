@@ -224,13 +224,14 @@ class Mixture(nn.Module):
         constant = constant - (linear * mu).sum(1) / 2
         C = torch.cat([squares, linear, constant[:, None]], 1)
         K, F = C.shape
-        width = max(16, 2**17 // (K + F))  # columns at a time, so that all of it stays in the cache
+        width = max(16, 2**17 // (K + F))  # columns at a time: it stays in the cache
         phi, slope = (columns.new_ones(F, width) for _ in range(2))
         joint, share = (columns.new_empty(K, width) for _ in range(2))
         scores = torch.empty_like(columns)
         for part, score in zip(columns.split(width, 1), scores.split(width, 1), strict=True):
             if part.shape[1] < width:  # the last of them
-                phi, slope, joint, share = (v[:, : part.shape[1]] for v in (phi, slope, joint, share))
+                left = part.shape[1]
+                phi, slope, joint, share = (v[:, :left] for v in (phi, slope, joint, share))
             if self.basis is None:
                 torch.mul(part, part, out=phi[:D])
             else:

@@ -129,7 +129,7 @@ def train_shapes_pixel(
     out: Path,
     *,
     drawings: int = 16_384,
-    steps: int = 8_000,
+    steps: int = 6_000,
     seed: int = 0,
     share: Share = ALONE,
 ) -> dict[str, History]:

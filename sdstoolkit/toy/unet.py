@@ -63,8 +63,8 @@ class UNetScore(ScoreNetwork):
         halvings = 2 ** (len(widths) - 1)
         if len(shape) != 3 or any(not 8 <= side <= 32 or side % halvings for side in shape[1:]):
             raise ValueError(
-                f"shape = {list(shape)} is not [c, h, w] with sides from 8 to 32 that are multiples"
-                f" of {halvings}."
+                f"shape = {list(shape)} is not [c, h, w] with sides from 8 to 32 that are"
+                f" multiples of {halvings}."
             )
         sizes = {"shape": tuple(shape), "widths": widths, "features": features}
         super().__init__(shape, schedule, parameterization, sizes, sigma_data)
@@ -81,8 +81,8 @@ class UNetScore(ScoreNetwork):
             )
             self.norm = nn.GroupNorm(4, widths[0])
             self.last = nn.Conv2d(widths[0], shape[0], 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for p in self.last.parameters():
+            nn.init.zeros_(p)
 
     def body(self, h: Tensor, phi: Tensor) -> Tensor:
         """Down, and up again, as `ScoreNetwork.body`."""
@@ -101,12 +101,11 @@ class _Block(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList([nn.GroupNorm(4, before), nn.GroupNorm(4, after)])
-        self.convolutions = nn.ModuleList(
-            [nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)]
-        )
+        first, second = (nn.Conv2d(width, after, 3, padding=1) for width in (before, after))
+        self.convolutions = nn.ModuleList([first, second])
         self.time = nn.Linear(TIME_WIDTH, 2 * after)
         self.past = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
-        nn.init.zeros_(self.convolutions[1].weight)
+        nn.init.zeros_(second.weight)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.time(time)[:, :, None, None].chunk(2, 1)
