@@ -3,15 +3,19 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdstoolkit.jobs import Job
     from sdstoolkit.pipelines.langevin import Options
+
+    from sdstoolkit.jobs import Job
 
 
 def draw(job: "Job", options: "Options") -> None:
     """Draw points from a law in the plane, and how they came to be."""
     from sdstoolkit.pipelines import langevin
+
     from sdstoolkit.studies import points
 
+    if options.prompt or len(job.seeds) > 1:
+        raise ValueError("--density takes no prompt and one seed, which names all of its points")
     law, (seed,) = points.law(options.density or ""), job.todo
     with job:
         job.note(law=options.density, schedule=points.SCHEDULE.describe())

@@ -6,9 +6,8 @@
 
 Annealed Langevin dynamics walks up the log density at falling noise levels; predictor-corrector
 sampling steps down the levels and corrects at each, in the model's own space, with guidance. The
-folder then holds an image a seed, grid.png (at most 64 of them) and manifest.json. With --density
-an image is how many points fell where, and beside it are pictures of the score field, trajectories,
-the annealing (one is animated), and the moments at each level.
+folder then holds an image a seed, grid.png and manifest.json. With --density an image is how many
+points fell where; beside it are the score field, trajectories, the annealing, and the moments.
 """
 
 from dataclasses import asdict, dataclass
@@ -38,7 +37,7 @@ class Options:
     model: str = "shapes"
     """A bundled model (shapes, shapes-pixel), a diffusers folder, or OWNER/NAME on the hub."""
     density: Density | None = None
-    """A law in the plane to draw from instead of a model; its score is exact."""
+    """A law in the plane to draw from instead of a model; its score is exact. One seed."""
     points: Annotated[int, Range(low=2)] = 500
     """Points to draw with --density: 2 or more."""
     sampler: Literal["annealed", "predictor-corrector"] = "annealed"
@@ -68,8 +67,6 @@ def run(options: Options) -> int:
     seeds = jobs.parse_seeds(options.seeds)
     deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
     job = jobs.Job(options.out, command="langevin", options=deciding, seeds=seeds)
-    if options.density and (options.prompt or len(seeds) > 1):
-        raise ValueError("--density takes no prompt and one seed, which names all of its points")
     if job.todo and options.density:
         from sdstoolkit.pipelines import _points
 

@@ -6,8 +6,8 @@
     sds train moons --run runs/moons --out runs/moons/model
 
 The run folder keeps the data and a checkpoint of every stage: the same command goes on where it
-was stopped. Then the out folder holds the model, with its model card, the loss curves and pictures
-of what it can do. `--model DIR` of the other verbs takes it, but for a model of points.
+was stopped. Then the out folder holds the model, which `--model DIR` of the other verbs takes if it
+is of images, with its model card, the loss curves and pictures of what it can do.
 """
 
 from dataclasses import dataclass, fields
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sdstoolkit.toy.training import History
 
     Trained = tuple[dict[str, History], str]  # the history of each stage, and the card
-
 SUITS = {"drawings": ("shapes", "shapes-pixel"), "steps": ("shapes-pixel", "digits", "moons")}
 SUITS |= dict.fromkeys(("start", "autoencoder", "text", "decoder", "denoiser"), ("shapes",))
 
@@ -45,9 +44,9 @@ class Options:
     """Steps of shapes' autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_500
     """Steps of shapes' text encoder, 128 captions each: 1 or more."""
-    decoder: Annotated[int, Range(low=1)] = 3_000
+    decoder: Annotated[int, Range(low=1)] = 5_000
     """Steps that sharpen shapes' decoder, 16 drawings each: 1 or more."""
-    denoiser: Annotated[int, Range(low=1)] = 16_000
+    denoiser: Annotated[int, Range(low=1)] = 7_000
     """Steps of shapes' denoiser, 64 latents each: 1 or more."""
     steps: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
     """Steps of the other models: 1 or more; by default 6,000, 1,500 (digits), 3,000 (moons)."""
@@ -85,7 +84,7 @@ def shapes(options: Options, out: Path) -> "Trained":
     from sdstoolkit.toy.bundle import Budget, train_shapes
 
     given = {field.name: getattr(options, field.name) for field in fields(Budget)}
-    budget = Budget(**{name: value for name, value in given.items() if value is not None})
+    budget = Budget(**{name: v for name, v in given.items() if v is not None})
     start = None if options.start is None else Path(options.start)
     if start is not None and not (start / "model_index.json").is_file():
         raise ValueError(f"--start {options.start!r} is no model folder: no model_index.json")

@@ -40,8 +40,8 @@ class Budget:
     drawings: int = 65_536
     autoencoder: int = 3_000
     text: int = 1_500
-    decoder: int = 3_000
-    denoiser: int = 16_000
+    decoder: int = 5_000
+    denoiser: int = 7_000
     seed: int = 0
 
 
@@ -91,12 +91,12 @@ def train_shapes(
         autoencoder, text_encoder, unet = unpack(start)
     latents = _latents(run / "latents.safetensors", autoencoder, drawn, share)
     if start is None:
-        plan = Plan(steps=budget.decoder, lr=1.5e-3, warmup=50, seed=seed + 6)
+        plan = Plan(steps=budget.decoder, lr=2e-3, warmup=50, seed=seed + 6, muon=True)
         file = run / "decoder.safetensors"
         histories["decoder"] = recipe.train_decoder(
             autoencoder, drawn, latents, plan, checkpoint=file, share=share
         )
-    plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=300, seed=seed + 5)
+    plan = Plan(steps=budget.denoiser, lr=2e-3, warmup=100, seed=seed + 5, muon=True)
     histories["denoiser"] = recipe.train_denoiser(
         unet,
         text_encoder,

@@ -180,12 +180,11 @@ def train_denoiser(
     """
     schedule = Discrete(networks.scheduler().alphas_cumprod.double())
     v = V()
-    unet.to(memory_format=torch.channels_last)
 
     def error(rows: Tensor, tokens: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         x_0 = latents[rows]
         level = schedule.level(t, x_0)
-        x_t = level.perturb(x_0, eps).contiguous(memory_format=torch.channels_last)
+        x_t = level.perturb(x_0, eps)
         time = schedule.timestep(t).float()
         # The fused attention's backward pass is slow on CPUs.
         with fast_products(), sdpa_kernel(SDPBackend.MATH):
