@@ -6,8 +6,8 @@
     sds train moons --run runs/moons --out runs/moons/model
 
 The run folder keeps the data and a checkpoint of every stage: the same command goes on where it
-was stopped. Then the out folder holds the model, which `--model DIR` of the other verbs takes if it
-is of images, with its model card, the loss curves and pictures of what it can do.
+was stopped. Then the out folder holds the model, which other verbs take as `--model DIR` if it is
+of images, with its model card, the loss curves and pictures of what it can do.
 """
 
 from dataclasses import dataclass, fields

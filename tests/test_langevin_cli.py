@@ -1,6 +1,7 @@
 """`sds langevin` and `sds denoise` on tiny random models: what they write, refuse and record."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import tiny_models
 import torch
 
 from sdstoolkit import cli
+from sdstoolkit.adapters import names
 from sdstoolkit.images import read_image, write_image
 
 
@@ -47,6 +49,19 @@ def test_denoise_says_the_sigma_that_it_found(capsys):
     capsys.readouterr()
     assert cli.main([*words[:-3], "--out", "no", "--model", latent]) == 2
     assert "model of pixels" in capsys.readouterr().err and not Path("no").exists()
+
+
+@pytest.mark.skipif("shapes-pixel" not in names(), reason="its weights are not there")
+def test_the_bundled_model_of_pixels_draws_and_denoises(capsys):
+    words = ["langevin", "--model", "shapes-pixel", "--levels", "6", "--steps", "1"]
+    assert cli.main([*words, "--out", "out", "--seeds", "0-1"]) == 0, capsys.readouterr().err
+    assert read_image("out/000001.png").shape == (1, 3, 32, 32)
+    noisy = 0.5 + 0.1 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    write_image("noisy.png", noisy)
+    assert cli.main(["denoise", "noisy.png", "--out", "clean"]) == 0, capsys.readouterr().err
+    assert re.search(r"sigma is 0\.(09|10)", capsys.readouterr().out)
+    away = read_image("clean/000000.png") - 0.5
+    assert away.square().mean() < 0.25 * (noisy - 0.5).square().mean()
 
 
 PICTURES = {"score_field.png", "trajectories.png", "annealing.png", "langevin.gif", "moments.png"}
