@@ -40,13 +40,13 @@ class Options:
     """A model folder of shapes to go on from, whose autoencoder is kept; by default nothing."""
     drawings: Annotated[int | None, Range(low=512), tyro.conf.arg(metavar="INT")] = None
     """Drawings to learn from: 512 or more; by default 65,536, and 16,384 for shapes-pixel."""
-    autoencoder: Annotated[int, Range(low=1)] = 3_000
+    autoencoder: Annotated[int, Range(low=1)] = 3_500
     """Steps of shapes' autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_500
     """Steps of shapes' text encoder, 128 captions each: 1 or more."""
-    decoder: Annotated[int, Range(low=1)] = 5_000
+    decoder: Annotated[int, Range(low=1)] = 3_000
     """Steps that sharpen shapes' decoder, 16 drawings each: 1 or more."""
-    denoiser: Annotated[int, Range(low=1)] = 7_000
+    denoiser: Annotated[int, Range(low=1)] = 8_000
     """Steps of shapes' denoiser, 64 latents each: 1 or more."""
     steps: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
     """Steps of the other models: 1 or more; by default 6,000, 1,500 (digits), 3,000 (moons)."""

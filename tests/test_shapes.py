@@ -33,8 +33,8 @@ def test_the_folder_is_small_open_and_described() -> None:
 def test_it_predicts_v_on_its_own_table(prior: Prior) -> None:
     assert isinstance(prior.score.parameterization, V)
     assert isinstance(prior.schedule, Discrete)
-    assert prior.size == (64, 64) and prior.score.shape == (8, 16, 16)
-    level = prior.schedule.level(torch.tensor([0.0, 1.0]), torch.zeros(2, 8, 16, 16))
+    assert prior.size == (64, 64) and prior.score.shape == (16, 8, 8)
+    level = prior.schedule.level(torch.tensor([0.0, 1.0]), torch.zeros(2, 16, 8, 8))
     assert level.ratio.flatten().tolist() == pytest.approx([0.02917, 65.9], rel=0.02)
 
 

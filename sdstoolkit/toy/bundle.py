@@ -38,10 +38,10 @@ class Budget:
     """
 
     drawings: int = 65_536
-    autoencoder: int = 3_000
+    autoencoder: int = 3_500
     text: int = 1_500
-    decoder: int = 5_000
-    denoiser: int = 7_000
+    decoder: int = 3_000
+    denoiser: int = 8_000
     seed: int = 0
 
 
@@ -75,7 +75,7 @@ def train_shapes(
     if start is None:
         torch.manual_seed(seed)
         autoencoder = networks.autoencoder()
-        plan = Plan(steps=budget.autoencoder, lr=2e-3, seed=seed + 1)
+        plan = Plan(steps=budget.autoencoder, lr=2e-3, warmup=50, seed=seed + 1, muon=True)
         file = run / "autoencoder.safetensors"
         histories["autoencoder"] = recipe.train_autoencoder(
             autoencoder, drawn, plan, checkpoint=file, share=share
@@ -100,6 +100,7 @@ def train_shapes(
     histories["denoiser"] = recipe.train_denoiser(
         unet,
         text_encoder,
+        drawn.scenes,
         latents,
         ids,
         reading.tokens(tokenizer, [""])[0],
