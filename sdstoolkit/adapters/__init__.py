@@ -20,7 +20,8 @@ from sdstoolkit.prior import Prior
 
 __all__ = ["families", "load", "names"]
 
-BUNDLED = {"shapes": Path(__file__).parent.parent / "toy" / "shapes"}
+_TOY = Path(__file__).parent.parent / "toy"
+BUNDLED = {"shapes": _TOY / "shapes", "shapes-pixel": _TOY / "shapes_pixel"}
 
 
 def names() -> tuple[str, ...]:
