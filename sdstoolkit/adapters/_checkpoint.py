@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from sdstoolkit.adapters._diffusers import read_scheduler
-from sdstoolkit.noise import Discrete
-from sdstoolkit.prediction import Parameterization
+from sdstoolkit.adapters._network import Trained
+from sdstoolkit.noise import Discrete, Schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,12 +81,66 @@ class Checkpoint:
             )
         return read_json(path)
 
-    def scheduler(self) -> tuple[Discrete, Parameterization]:
-        """The table of the scheduler's config and what the network returns."""
+    def scheduler(self, *schedules: type[Schedule]) -> Trained:
+        """What the network was trained on, by the scheduler's config.
+
+        Args:
+            schedules: those that the family knows; a table of betas if none is named.
+
+        Raises:
+            ValueError: the config is not known, or of another schedule.
+        """
+        config = self.config("scheduler", "scheduler_config.json")
+        known = schedules or (Discrete,)
+        with self.explained():
+            trained = read_scheduler(config)
+            if not isinstance(trained.schedule, known):
+                raise ValueError(
+                    f"The {config['_class_name']} is of the schedule"
+                    f" {type(trained.schedule).__name__}, and networks of this kind are trained"
+                    f" on {' or '.join(s.__name__ for s in known)}."
+                )
+            return trained
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """A ValueError inside is one of this folder's, and says so."""
         try:
-            return read_scheduler(self.config("scheduler", "scheduler_config.json"))
+            yield
         except ValueError as error:
-            raise ValueError(f"{self.name!r} cannot be opened: {error}") from None
+            line = str(error).removesuffix(".")
+            raise ValueError(f"{self.name!r} cannot be opened: {line}.") from None
+
+    def expect(self, component: str, values: Mapping[str, object]) -> None:
+        """A component's config has these values where it has the keys.
+
+        Raises:
+            ValueError: another value.
+        """
+        config = self.config(component)
+        for key, value in values.items():
+            if config.get(key, value) != value:
+                expected = "none" if value is None else repr(value)
+                raise ValueError(
+                    f"The {component} of {self.name!r} has {key}={config[key]!r}, expected"
+                    f" {expected}."
+                )
+
+    def fit(self, *pairs: tuple[str, object, str, object]) -> None:
+        """Components that belong together.
+
+        Args:
+            pairs: name and value of a number of one component, and those of the other's.
+
+        Raises:
+            ValueError: two of the values differ.
+        """
+        for ours, value, theirs, other in pairs:
+            if value != other:
+                raise ValueError(
+                    f"The components of {self.name!r} do not fit: the {ours} is {value} and the"
+                    f" {theirs} is {other}."
+                )
 
     def network(self, component: str, *classes: type[Network]) -> Network:
         """A component's network: its own weights, frozen, in eval mode, on the device.
