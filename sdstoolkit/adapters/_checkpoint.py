@@ -71,6 +71,11 @@ class Checkpoint:
         folder = self.path / component
         return folder if folder.is_dir() else self.path, declared[1]
 
+    def has(self, component: str) -> bool:
+        """Whether the index names a class for a component."""
+        declared = self.index.get(component)
+        return isinstance(declared, list) and declared[-1] is not None
+
     def config(self, component: str, filename: str = "config.json") -> dict[str, Any]:
         """The contents of a component's config."""
         folder = self.path / component
@@ -142,12 +147,13 @@ class Checkpoint:
                     f" {theirs} is {other}."
                 )
 
-    def network(self, component: str, *classes: type[Network]) -> Network:
+    def network(self, component: str, *classes: type[Network], overflows: bool = False) -> Network:
         """A component's network: its own weights, frozen, in eval mode, on the device.
 
         Args:
             component: its name in the index, and of its folder.
             classes: the diffusers or transformers model classes that it may be of.
+            overflows: in float16 it is float32 nevertheless, where its config has force_upcast.
 
         Raises:
             ValueError: no safetensors, a file that cannot be read, a config that contradicts the
@@ -155,17 +161,25 @@ class Checkpoint:
         """
         known: dict[str, Any] = {cls.__name__: cls for cls in classes}
         folder, name = self.component(component, *known)
-        found = self.config(component).get("_class_name", name)
+        config = self.config(component)
+        found = config.get("_class_name", name)
         if found != name:
             raise ValueError(
                 f"{component}/config.json of {self.name!r} is of a {found}, expected the {name} of"
                 f" its {INDEX}."
             )
         self._check_files(component, folder)
+        dtype = self.dtype
+        if (
+            overflows
+            and dtype == torch.float16
+            and config.get("force_upcast", name == "AutoencoderKL")
+        ):
+            dtype = torch.float32
         with self._readable(component):
             network, report = known[name].from_pretrained(
                 folder,
-                dtype=self.dtype,
+                dtype=dtype,
                 variant=self.variant,
                 use_safetensors=True,
                 local_files_only=True,

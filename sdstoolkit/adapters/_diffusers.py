@@ -217,9 +217,7 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config completed by the defaults of its class, as the pipeline would do."""
     name = config.get("_class_name")
     if name not in SCHEDULERS:
-        raise ValueError(
-            f"The scheduler is a {name}, expected one of: {', '.join(SCHEDULERS)}."
-        )
+        raise ValueError(f"The scheduler is a {name}, expected one of: {', '.join(SCHEDULERS)}.")
     import diffusers
 
     parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
