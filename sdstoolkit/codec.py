@@ -102,9 +102,10 @@ class KLCodec(Codec):
     """The codec of latent models, x_0 = (mean(2 image - 1) - shift) scale.
 
     Its autoencoder is diffusers' AutoencoderKL, or one that has no posterior and whose code is
-    taken as it is: AutoencoderTiny, AutoencoderDC, VQModel (which quantises on decoding). Where the configuration has a mean and a standard deviation of
-    the latents, scale / std and mean take the places of scale and shift. It is frozen here and
-    runs in its own dtype; results have the input's, at least float32.
+    taken as it is: AutoencoderTiny, AutoencoderDC, VQModel (which quantises on decoding). Where
+    the configuration has a mean and a standard deviation of the latents, scale / std and mean take
+    the places of scale and shift. It is frozen here and runs in its own dtype; results have the
+    input's, at least float32.
 
     Args:
         autoencoder: the network; what matters in its configuration is block_out_channels,
@@ -122,10 +123,10 @@ class KLCodec(Codec):
         self.multiple = 2 ** (len(blocks) - 1)
         self.image_channels = config.in_channels
         self.autoencoder = autoencoder.requires_grad_(False).eval()
-        std = _per_channel(getattr(config, "latents_std", None), default=1.0)
+        std = per_channel(getattr(config, "latents_std", None), default=1.0)
         shift = getattr(config, "latents_mean", None) or getattr(config, "shift_factor", None)
         # Plain tensors, not buffers: casting the module must not round them.
-        self._shift = _per_channel(shift, default=0.0)
+        self._shift = per_channel(shift, default=0.0)
         self._scale = config.scaling_factor / std
 
     def _encode(self, image: Tensor) -> Tensor:
@@ -157,6 +158,6 @@ class KLCodec(Codec):
         return shift, scale
 
 
-def _per_channel(value: float | Sequence[float] | None, *, default: float) -> Tensor:
+def per_channel(value: float | Sequence[float] | None, *, default: float) -> Tensor:
     """A number, or a number a channel, to be combined with [n, c, h, w]."""
     return torch.tensor(default if value is None else value, dtype=torch.float64).reshape(-1, 1, 1)

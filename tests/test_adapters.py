@@ -590,7 +590,8 @@ def test_long_prompt_is_refused_with_its_length() -> None:
 
 def test_words_never_taught_are_named() -> None:
     prior = opened("sd_epsilon")
-    tokenizer, table = prior.text.reader.tokenizer, prior.text.reader.encoder.get_input_embeddings().weight
+    reader = prior.text.reader
+    tokenizer, table = reader.tokenizer, reader.encoder.get_input_embeddings().weight
     for letter in ("x", "q", "z</w>", ",</w>"):
         table[tokenizer.convert_tokens_to_ids(letter)] = 0
     from sdstoolkit.adapters.stable_diffusion import ClipText
@@ -605,7 +606,8 @@ def test_words_never_taught_are_named() -> None:
 
 def test_unknown_token_is_a_word_never_taught() -> None:
     prior = opened("sd_epsilon")
-    prior.text.reader.tokenizer.unk_token = "blue</w>"  # stands for any word that the vocabulary lacks
+    # stands for any word that the vocabulary lacks
+    prior.text.reader.tokenizer.unk_token = "blue</w>"
     from sdstoolkit.adapters.stable_diffusion import ClipText
 
     text = ClipText(prior.text.reader.encoder, prior.text.reader.tokenizer)

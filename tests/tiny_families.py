@@ -1,8 +1,8 @@
-"""Tiny random pipelines of every family, built from configs and saved as diffusers folders, offline.
+"""Tiny random pipelines of every family, built from configs and saved as diffusers folders.
 
-As `tiny_models`, of which this is the rest: latents are 8x8, the autoencoder's factor is 2, so that
-an image is 16x16; a model is well under 2 MB. Tokenizers are made here and know every printable
-character. `BUILDERS` maps a name to what builds it.
+As `tiny_models`, of which this is the rest: latents are 8x8, the autoencoder's factor is 2, so
+that an image is 16x16; a model is well under 2 MB. Tokenizers are made here and know every
+printable character. `BUILDERS` maps a name to what builds it.
 """
 
 import functools
@@ -193,9 +193,150 @@ def sdxl_refiner() -> Any:
     )
 
 
+# --- transformers
+
+
+def ddim(**changes: Any) -> Any:
+    """A DDIM scheduler that goes from the last entry down to clean, without clipping."""
+    from diffusers import DDIMScheduler
+
+    plain = {"clip_sample": False, "timestep_spacing": "trailing"}
+    return DDIMScheduler(**(plain | changes))
+
+
+def flow_match(**changes: Any) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**changes)
+
+
+def flux_autoencoder() -> Any:
+    return autoencoder(
+        scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False
+    )
+
+
+def sd3(*, third: bool = True) -> Any:
+    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=64,
+        caption_projection_dim=16,
+        pooled_projection_dim=48,
+        pos_embed_max_size=8,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    return StableDiffusion3Pipeline(
+        transformer,
+        flow_match(shift=3.0),
+        autoencoder(scaling_factor=1.5305, shift_factor=0.0609),
+        clip(projects=True),
+        clip_tokenizer(),
+        clip(projects=True, width=32),
+        clip_tokenizer(),
+        t5(64) if third else None,
+        t5_tokenizer() if third else None,
+    )
+
+
+def flux(scheduler: Any, *, guided: bool) -> Any:
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        guidance_embeds=guided,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return FluxPipeline(
+        scheduler,
+        flux_autoencoder(),
+        clip(projects=False),
+        clip_tokenizer(),
+        t5(32),
+        t5_tokenizer(),
+        transformer,
+    )
+
+
+def flux_dev() -> Any:
+    return flux(flow_match(use_dynamic_shifting=True, shift=3.0), guided=True)
+
+
+def flux_schnell() -> Any:
+    return flux(flow_match(shift=1.0), guided=False)
+
+
+def pixart(*, sigma: bool) -> Any:
+    from diffusers import (
+        DPMSolverMultistepScheduler,
+        PixArtAlphaPipeline,
+        PixArtSigmaPipeline,
+        PixArtTransformer2DModel,
+    )
+
+    transformer = PixArtTransformer2DModel(
+        sample_size=8 if sigma else 128,  # at which alpha is told the size
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        attention_head_dim=12,
+        num_attention_heads=2,
+        cross_attention_dim=24,
+        caption_channels=32,
+        interpolation_scale=1.0,
+        use_additional_conditions=not sigma,
+    )
+    cls = PixArtSigmaPipeline if sigma else PixArtAlphaPipeline
+    return cls(
+        t5_tokenizer(),
+        t5(32),
+        autoencoder(),
+        transformer,
+        DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02),
+    )
+
+
+def dit() -> Any:
+    from diffusers import DiTPipeline, DiTTransformer2DModel
+
+    transformer = DiTTransformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+    )
+    return DiTPipeline(transformer, autoencoder(), ddim(), id2label={"0": "heart", "1": "star"})
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
     "sdxl": sdxl_euler,
     "sdxl_edm_v": sdxl_edm_v,
     "sdxl_edm_epsilon": sdxl_edm_epsilon,
     "sdxl_refiner": sdxl_refiner,
+    "sd3": sd3,
+    "sd3_without_t5": lambda: sd3(third=False),
+    "flux_dev": flux_dev,
+    "flux_schnell": flux_schnell,
+    "pixart_alpha": lambda: pixart(sigma=False),
+    "pixart_sigma": lambda: pixart(sigma=True),
+    "dit": dit,
 }
+
+import tiny_families_more  # noqa: E402  (it needs the parts above)
+
+BUILDERS |= tiny_families_more.BUILDERS

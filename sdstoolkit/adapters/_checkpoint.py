@@ -13,7 +13,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 INDEX = "model_index.json"
+AUTOENCODERS = ("vae", "vqvae", "movq")
+TOKENS = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 Network = TypeVar("Network", bound=nn.Module)
 Tokenizer = TypeVar("Tokenizer", bound="PreTrainedTokenizerBase")
 
@@ -43,6 +45,9 @@ class Checkpoint:
         device: of the networks.
         variant: of the weight files, "fp16" for `model.fp16.safetensors`; None for the plain ones.
         index: the contents of model_index.json.
+        autoencoder: the folder of another autoencoder, to take the place of this one's.
+        text_device: of the text encoders; None for `device`.
+        opened: the networks and tokenizers opened so far, by component.
     """
 
     path: Path
@@ -51,6 +56,9 @@ class Checkpoint:
     device: torch.device
     variant: str | None
     index: Mapping[str, Any]
+    autoencoder: Path | None = None
+    text_device: torch.device | None = None
+    opened: dict[str, Any] = field(default_factory=dict)
 
     def component(self, component: str, *classes: str) -> tuple[Path, str]:
         """The folder of a component, and its class, which is one of `classes`.
@@ -160,6 +168,12 @@ class Checkpoint:
                 weights, or weights that are not finite.
         """
         known: dict[str, Any] = {cls.__name__: cls for cls in classes}
+        if component in AUTOENCODERS and self.autoencoder is not None:
+            declared = {component: ["diffusers", self._declared(self.autoencoder)]}
+            other = replace(
+                self, path=self.autoencoder, index=declared, autoencoder=None, variant=None
+            )
+            return other.network(component, *classes, overflows=overflows)
         folder, name = self.component(component, *known)
         config = self.config(component)
         found = config.get("_class_name", name)
@@ -188,18 +202,31 @@ class Checkpoint:
             )
         self._check_report(component, report)
         self._check_finite(component, network)
-        return network.eval().requires_grad_(False).to(self.device)
+        text = component.startswith("text_encoder") and self.text_device is not None
+        network = network.eval().requires_grad_(False)
+        self.opened[component] = network.to(self.text_device if text else self.device)
+        return self.opened[component]
 
-    def tokenizer(self, component: str, cls: type[Tokenizer]) -> Tokenizer:
-        """A component's tokenizer."""
-        folder, _ = self.component(component, cls.__name__, cls.__name__ + "Fast")
-        if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+    def tokenizer(self, component: str, *classes: type[Tokenizer]) -> Tokenizer:
+        """A component's tokenizer, of one of these classes or their old fast ones."""
+        known = {cls.__name__ + fast: cls for cls in classes for fast in ("", "Fast")}
+        folder, name = self.component(component, *known)
+        if not any((folder / file).is_file() for file in TOKENS):
             raise ValueError(
                 f"{self.name!r} has no {component}: neither {component}/tokenizer.json nor"
                 f" {component}/vocab.json exists."
             )
         with self._readable(component):
-            return cls.from_pretrained(folder, local_files_only=True)
+            self.opened[component] = known[name].from_pretrained(folder, local_files_only=True)
+        return self.opened[component]
+
+    @staticmethod
+    def _declared(folder: Path) -> str:
+        """The class of the one model in a folder."""
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{str(folder)!r} has no config.json, expected one autoencoder.")
+        return str(read_json(path).get("_class_name"))
 
     @contextlib.contextmanager
     def _readable(self, component: str) -> Iterator[None]:

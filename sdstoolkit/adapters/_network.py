@@ -90,6 +90,7 @@ class NetworkScore(ScoreModel):
 
     Attributes:
         takes: the names of the condition's tensors; none for an unconditional model.
+        additions: the LoRAs in the network's weights, in words.
         may_take: those that may be left out of it.
         patch: height and width of x_t are multiples of it.
 
@@ -102,12 +103,14 @@ class NetworkScore(ScoreModel):
     takes: tuple[str, ...] = ()
     may_take: tuple[str, ...] = ()
     patch: int = 1
+    network: Any  # of diffusers, which is not imported to name a type
 
     def __init__(self, network: nn.Module, trained: Trained, shape: Sequence[int]) -> None:
         super().__init__()
         self.network = network
         self.schedule, self.parameterization, self.inputs, self.shift = trained
         self.shape = tuple(shape)
+        self.additions: list[str] = []
 
     @abstractmethod
     def call(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
@@ -132,9 +135,15 @@ class NetworkScore(ScoreModel):
         x, noise = self.inputs(x_t, level)
         return self.call(x, noise.to(x_t.device, torch.float32), told)
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The network's, apart from what it keeps in float32 whatever it is loaded as."""
+        return self.network.dtype if hasattr(self.network, "dtype") else super().dtype
+
     def describe(self) -> dict[str, object]:
-        """As `ScoreModel.describe`, with the shift of the times its own sampler visits."""
-        return super().describe() | ({} if self.shift == 1 else {"shift": self.shift})
+        """As `ScoreModel.describe`, with the shift of its own sampler's times and its LoRAs."""
+        more = {} if self.shift == 1 else {"shift": self.shift}
+        return super().describe() | more | ({"loras": self.additions} if self.additions else {})
 
     def _check_condition(self, condition: Condition) -> None:
         if set(condition) - set(self.may_take) == set(self.takes):
@@ -175,6 +184,18 @@ def latent_shape(network: nn.Module, autoencoder: nn.Module, *, extra: int = 0) 
             f" {channels}"
         )
     return (channels, *sample_size(network))
+
+
+def autoencoder_shape(autoencoder: nn.Module) -> tuple[int, ...]:
+    """(c, h, w) of one sample where only the autoencoder's config has a size, in pixels.
+
+    Raises:
+        ValueError: it has none.
+    """
+    config: Any = autoencoder.config
+    ratio = 2 ** (len(config.block_out_channels) - 1)
+    h, w = sample_size(autoencoder) if hasattr(config, "sample_size") else (1024, 1024)
+    return config.latent_channels, h // ratio, w // ratio
 
 
 def sample_size(network: nn.Module) -> tuple[int, int]:

@@ -71,6 +71,7 @@ class Reader(nn.Module):
         self.encoder, self.tokenizer = encoder, tokenizer
         self.length = tokenizer.model_max_length if length is None else length
         self.layer, self.masked, self.prepare = layer, masked, prepare
+        self.words: dict[str, str] = {}  # a word of more than one token, and all of them
         config = encoder.config
         most = getattr(config.get_text_config(), "max_position_embeddings", None)
         if most is not None and self.length > most:
@@ -103,6 +104,8 @@ class Reader(nn.Module):
             ValueError: a prompt is longer than the encoder takes, or has words it does not know.
         """
         texts = [self.prepare(prompt) for prompt in prompts]
+        for word, tokens in self.words.items():
+            texts = [text.replace(word, tokens) for text in texts]
         for prompt, text in zip(prompts, texts, strict=True):
             self._check(prompt, text)
         tokens = self.tokenizer(

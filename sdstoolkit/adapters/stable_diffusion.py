@@ -14,7 +14,7 @@ References:
 
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdstoolkit.adapters._checkpoint import Checkpoint
 from sdstoolkit.adapters._network import NetworkScore, latent_shape
@@ -82,7 +82,7 @@ def components(
     *,
     extra: int = 0,
     allowed: tuple[str, ...] = (),
-) -> tuple[Score, nn.Module, ClipText]:
+) -> tuple[Score, Any, ClipText]:
     """The score model, the autoencoder and the text encoder of any Stable Diffusion.
 
     Args:

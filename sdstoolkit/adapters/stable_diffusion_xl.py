@@ -9,8 +9,8 @@ one of the second; the refiner has the second encoder only. `sizes` are
 
 the original size of a training image, the crop taken of it and the size asked for; here h_0 = h,
 w_0 = w and no crop unless told otherwise, as in the pipeline. The aesthetic score is 6 with a
-prompt and 2.5 without one. Where the folder asks for it the null prompt is zeros and not an encoded
-"" (" " is the encoded one). CosXL and Playground 2.5 are this family with an EDM scheduler.
+prompt and 2.5 without. Where the folder asks for it the null prompt is zeros and not an encoded ""
+(" " is the encoded one). CosXL and Playground 2.5 are this family with an EDM scheduler.
 
 References:
     Podell et al., SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis,
@@ -131,12 +131,10 @@ class StableDiffusionXLPrior(Prior):
     ) -> Condition:
         """What the network is told, as `Prior.condition`, with micro-conditions.
 
-        Args:
-            prompt, label, image, mask, hint: as `Prior.condition`.
-            original: height and width of the training image it is told of; the image's if None.
-            crop: top and left of what was cut out of it; (0, 0) if None, with `original` only.
-            aesthetic: of a refiner: how good the image looks, 1 to 10; 6 or, without a prompt,
-                2.5 if None.
+        `original` is height and width of the training image that it is told of, the image's own
+        if None; `crop` is top and left of what was cut out of that, with `original` only, (0, 0)
+        if None. `aesthetic` is how good the image looks to a refiner, 1 to 10; if None, 6 with a
+        prompt and 2.5 without one.
 
         Raises:
             ValueError: as `Prior.condition`; a crop without a size, or an aesthetic score for a
