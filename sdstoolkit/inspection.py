@@ -9,7 +9,7 @@ that would take minutes on this machine is looked through in a moment.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ def cost(
     return Cost(rows, n, float(counter.get_total_flops()), sum(kept.values()))
 
 
-def _shell(module: nn.Module) -> nn.Module:
+def _shell(module: nn.Module) -> Any:
     """A copy of a module whose parameters and buffers have shapes and no numbers."""
     memo: dict[int, object] = {}
     for tensor in (*module.parameters(), *module.buffers()):

@@ -110,8 +110,8 @@ def read_scheduler(config: Mapping[str, Any]) -> Trained:
             f"The {name} has timestep_type={config['timestep_type']!r}, expected 'discrete'."
         )
     parameterization = PARAMETERIZATIONS[_prediction(config, tuple(PARAMETERIZATIONS))]()
-    schedule = Discrete(alphas_cumprod(config))
-    return Trained(schedule, parameterization, Linear(schedule.steps - 1))
+    table = Discrete(alphas_cumprod(config))
+    return Trained(table, parameterization, Linear(table.steps - 1))
 
 
 def _flow(config: Mapping[str, Any]) -> Trained:

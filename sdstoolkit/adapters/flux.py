@@ -84,6 +84,7 @@ class ClipAndT5(nn.Module):
     def forward(self, prompts: Sequence[str]) -> Condition:
         """The condition of some prompts, one row each."""
         pooled = self.clip.read(prompts).pooled
+        assert pooled is not None  # CLIP has one
         return Condition({"text": self.t5.read(prompts).hidden, "pooled": pooled})
 
 

@@ -43,7 +43,7 @@ class StableDiffusionScore(NetworkScore):
     The condition has one tensor, "text" [n, tokens, width]. One network evaluation a row.
     """
 
-    takes = ("text",)
+    takes: tuple[str, ...] = ("text",)
 
     def call(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """UNet(x_t, k, text)."""

@@ -13,6 +13,7 @@ Reference:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,8 @@ class ClipsAndT5(nn.Module):
         t5: the T5 encoder, or None for zeros in its place.
         width: of T5's states.
     """
+
+    clips: Any  # an nn.ModuleList of them
 
     def __init__(self, clips: Sequence[Reader], t5: Reader | None, *, width: int) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ References:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,8 @@ class TwoClips(nn.Module):
     Args:
         readers: one or two CLIP encoders, of which the last projects.
     """
+
+    readers: Any  # an nn.ModuleList of them
 
     def __init__(self, *readers: Reader) -> None:
         super().__init__()
