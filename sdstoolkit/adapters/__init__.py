@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -143,6 +143,9 @@ def load(
         prior: Prior = family.open_checkpoint(checkpoint)
         fuse(checkpoint, prior, [LoRA.of(lora) for lora in loras], local_files_only)
         teach(prior, [Token.of(token) for token in tokens])
+    if autoencoder is not None:
+        score: Any = prior.score
+        score.additions.append(f"autoencoder {Path(autoencoder).name}")
     _arrange(
         prior, checkpointing=checkpointing, channels_last=channels_last, compile_network=compile
     )

@@ -90,7 +90,7 @@ class NetworkScore(ScoreModel):
 
     Attributes:
         takes: the names of the condition's tensors; none for an unconditional model.
-        additions: the LoRAs in the network's weights, in words.
+        additions: what was put to the pretrained model, LoRAs and the like, in words.
         may_take: those that may be left out of it.
         patch: height and width of x_t are multiples of it.
 
@@ -141,9 +141,10 @@ class NetworkScore(ScoreModel):
         return self.network.dtype if hasattr(self.network, "dtype") else super().dtype
 
     def describe(self) -> dict[str, object]:
-        """As `ScoreModel.describe`, with the shift of its own sampler's times and its LoRAs."""
-        more = {} if self.shift == 1 else {"shift": self.shift}
-        return super().describe() | more | ({"loras": self.additions} if self.additions else {})
+        """As `ScoreModel.describe`, with the shift of its own sampler and what was added."""
+        more: dict[str, object] = {} if self.shift == 1 else {"shift": self.shift}
+        more |= {"additions": list(self.additions)} if self.additions else {}
+        return super().describe() | more
 
     def _check_condition(self, condition: Condition) -> None:
         if set(condition) - set(self.may_take) == set(self.takes):
