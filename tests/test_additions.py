@@ -218,6 +218,22 @@ def test_memory_options_change_no_number() -> None:
     assert opened("dit").score.network._compiled_call_impl is None
 
 
+@pytest.mark.parametrize("name", ("controlnet", "flux_schnell"))
+def test_layers_that_come_in_turn_change_no_number(name: str) -> None:
+    """On the CPU there is nowhere to go, but the turns are taken."""
+    prior = opened(name)
+    condition, x_t = families.CASES[name].told(prior)[0], noise(prior, name)
+    with torch.no_grad():
+        before = prior.score(x_t, 0.5, condition).eps
+        prior.score.stream(torch.device("cpu"))
+        assert torch.equal(prior.score(x_t, 0.5, condition).eps, before)
+    assert next(prior.score.parameters()).numel() == 0 and prior.dtype == torch.float32
+    with pytest.raises(ValueError, match="given for the CPU, expected another device"):
+        opened(name, layers_on_cpu=True)
+    with pytest.raises(ValueError, match="cannot be taken apart by layers"):
+        opened("dit", device="meta", layers_on_cpu=True)
+
+
 def test_text_stays_on_the_cpu() -> None:
     prior = opened("sdxl", device="meta", text_on_cpu=True)
     assert {p.device.type for p in prior.score.parameters()} == {"meta"}

@@ -135,6 +135,21 @@ class NetworkScore(ScoreModel):
         x, noise = self.inputs(x_t, level)
         return self.call(x, noise.to(x_t.device, torch.float32), told)
 
+    def stream(self, device: torch.device) -> None:
+        """Keep the layers where they are; each goes to a device while it computes there.
+
+        Raises:
+            ValueError: the network cannot be taken apart.
+        """
+        for network in self.children():
+            if not getattr(network, "_supports_group_offloading", False):
+                raise ValueError(f"A {type(network).__name__} cannot be taken apart by layers.")
+            network.enable_group_offload(  # type: ignore[operator]
+                onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda"
+            )
+        # Holds nothing; it is the first of the parameters, and so says where states belong.
+        self.place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's, apart from what it keeps in float32 whatever it is loaded as."""

@@ -47,8 +47,8 @@ flow, EDM or the score SDE. A shift decides on the times that a sampler visits a
 `loras=[...]` (files, folders or hub names, or `LoRA(source, scale)`), `tokens=[...]` (textual
 inversions, or `Token(source, word)`), `autoencoder=` (another one for the same latents, such as an
 AutoencoderTiny), `checkpointing=` (of the encoder's backward pass), `channels_last=`, `compile=`,
-`text_on_cpu=`. In float16 the autoencoders of SDXL and AuraFlow stay in float32 where their config
-has `force_upcast`. Manifests record what was added.
+`text_on_cpu=`, `layers_on_cpu=`. In float16 the autoencoders of SDXL and AuraFlow stay in float32
+where their config has `force_upcast`. Manifests record what was added.
 """
 
 
