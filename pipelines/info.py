@@ -56,9 +56,10 @@ def run(options: Options) -> int:
     h, w = prior.size
     unit = codec.multiple * codec.patch
     print(f"images            {h} x {w}, or any multiples of {unit}; x_0 is {list(score.shape)}")
-    for key in ("shift", "loras"):
+    for key in ("shift", "additions"):
         if key in about:
-            print(f"{key:<17} {about[key] or 'by the size of the image'}")
+            value = about[key] or "by the size of the image"
+            print(f"{key:<17} {', '.join(value) if isinstance(value, list) else value}")
     total = 0
     for part in inspection.weights(prior):
         total += part.bytes

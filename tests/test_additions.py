@@ -55,7 +55,7 @@ def test_lora_is_the_pipelines(name: str, component: str, tmp_path: Path) -> Non
             theirs = prior.score(x_t, 0.5, condition).eps
     assert error(ours, theirs) < 1e-4
     assert error(ours, plain) > 1e-2
-    assert prior.score.describe()["loras"] == ["lora at 0.7"]
+    assert prior.score.describe()["additions"] == ["LoRA lora at 0.7"]
     assert not any(p.requires_grad for p in opened(name, loras=[folder]).parameters())
 
 
@@ -117,6 +117,7 @@ def test_token_is_the_pipelines(vectors: int, tmp_path: Path) -> None:
     assert error(prior.condition(PROMPT)["text"], load(folder).condition(PROMPT)["text"]) < 1e-6
     named = load(folder, tokens=[Token(path, "sks")])
     assert torch.equal(named.condition("a red sks")["text"], ours)
+    assert named.score.describe()["additions"] == ["word sks of thing.safetensors"]
 
 
 def test_token_of_two_encoders(tmp_path: Path) -> None:
@@ -168,6 +169,7 @@ def test_another_autoencoder_takes_its_place(tmp_path: Path) -> None:
     assert type(prior.codec.autoencoder).__name__ == "AutoencoderTiny"
     image = torch.rand(2, 3, 16, 16, requires_grad=True)
     x_0 = prior.codec.encode(image)
+    assert prior.score.describe()["additions"] == ["autoencoder tiny"]
     assert x_0.shape == noise(prior, "sdxl").shape
     x_0.sum().backward()
     assert image.grad is not None and bool(image.grad.abs().max() > 0)
@@ -214,6 +216,22 @@ def test_memory_options_change_no_number() -> None:
     compiled = opened("dit", compile=True)
     assert compiled.score.network._compiled_call_impl is not None
     assert opened("dit").score.network._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("name", ("controlnet", "flux_schnell"))
+def test_layers_that_come_in_turn_change_no_number(name: str) -> None:
+    """On the CPU there is nowhere to go, but the turns are taken."""
+    prior = opened(name)
+    condition, x_t = families.CASES[name].told(prior)[0], noise(prior, name)
+    with torch.no_grad():
+        before = prior.score(x_t, 0.5, condition).eps
+        prior.score.stream(torch.device("cpu"))
+        assert torch.equal(prior.score(x_t, 0.5, condition).eps, before)
+    assert next(prior.score.parameters()).numel() == 0 and prior.dtype == torch.float32
+    with pytest.raises(ValueError, match="given for the CPU, expected another device"):
+        opened(name, layers_on_cpu=True)
+    with pytest.raises(ValueError, match="cannot be taken apart by layers"):
+        opened("dit", device="meta", layers_on_cpu=True)
 
 
 def test_text_stays_on_the_cpu() -> None:

@@ -97,6 +97,28 @@ def check_run(prior: Prior, name: str, run: Trace) -> None:
             assert error(image, run.image.float()) < 1e-3
 
 
+def check_encode(prior: Prior, name: str, run: Trace) -> None:
+    """There and back is the pipeline's own autoencoder there and back."""
+    size, channels = CASES[name].size, prior.codec.image_channels
+    image = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(4))
+    parts = run.pipeline.components
+    autoencoder = next((parts[key] for key in ("vae", "vqvae", "movq") if key in parts), None)
+    with torch.no_grad():
+        ours = prior.codec.decode(prior.codec.encode(image))
+        if autoencoder is None:
+            return torch.testing.assert_close(ours, image)
+        picture = 2 * image - 1
+        video = "Wan" in type(autoencoder).__name__ or "Qwen" in type(autoencoder).__name__
+        code = autoencoder.encode(picture[:, :, None] if video else picture)
+        if hasattr(code, "latent_dist"):
+            code = code.latent_dist.mode()
+        else:
+            code = code.latents if hasattr(code, "latents") else code.latent
+        plain = {"force_not_quantize": True} if "movq" in parts else {}
+        theirs = autoencoder.decode(code, **plain).sample
+    assert error(ours, (theirs[:, :, 0] if video else theirs) / 2 + 0.5) < 1e-5
+
+
 def _to(prediction, prior, t):
     """The step to a time, or to what is expected clean."""
     if t is None:
@@ -105,7 +127,7 @@ def _to(prediction, prior, t):
     return level.perturb(prediction.x_0, prediction.eps)
 
 
-CHECKS: tuple[Check, ...] = (check_output, check_x_0, check_step, check_run)
+CHECKS: tuple[Check, ...] = (check_output, check_x_0, check_step, check_run, check_encode)
 RANDOM = ("lcm", "score_sde_ve")  # their pipelines add noise: see below
 
 
@@ -130,6 +152,21 @@ def test_rows_do_not_depend_on_the_batch(name: str) -> None:
             row = type(condition)({k: v[i : i + 1] for k, v in condition.expand(2).items()})
             alone = prior.score(x_t[i : i + 1], t[i : i + 1], row).eps
             assert error(together[i : i + 1], alone) < 1e-5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_time_is_not_cut_to_steps(name: str) -> None:
+    """A tenth of a step of a table of 1000 is felt, and a tenth of it a tenth."""
+    prior = opened(name, dtype=torch.float64)
+    x_t, (condition, _) = noise(prior, name, dtype=torch.float64), CASES[name].told(prior)
+
+    def out(t: float) -> torch.Tensor:
+        with torch.no_grad():
+            level = prior.score.level(t, x_t)
+            return prior.score.outputs(x_t, level, [condition])[0]
+
+    at, near, nearer = out(0.4), out(0.4 + 1e-4), out(0.4 + 1e-5)
+    assert 0.05 < (nearer - at).norm() / (near - at).norm() < 0.2
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -177,6 +214,12 @@ def test_sizes_that_do_not_fit_are_refused(name: str) -> None:
         x_t = torch.nn.functional.pad(noise(prior, name), (0, 1))
         with pytest.raises(ValueError, match=f"that are multiples of {prior.score.patch}"):
             prior.score(x_t, 0.5, CASES[name].told(prior)[0])
+
+
+def test_tiny_models_are_tiny() -> None:
+    for name in CASES:
+        files = [f for f in tiny_families.folder(name).rglob("*") if f.is_file()]
+        assert sum(f.stat().st_size for f in files) < 2e6, name
 
 
 # --- families whose pipelines draw noise on the way
@@ -581,6 +624,17 @@ MISTAKES: dict[str, tuple[str, Callable[..., None], Check]] = {
         "qwen_image", rule(TokenNorm, lambda s, c, n: n + 3 * (c - n)), check_output),
     "Qwen-Image: the whole template": ("qwen_image", module("qwen_image", SKIPPED=33),
                                        check_output),
+    "SD 3: encoding without the shift factor": (
+        "sd3", attribute("codec._encode", lambda e: lambda image: e(image) + 0.0609 * 1.5305),
+        check_encode),
+    "Sana: encoding without the scaling factor": (
+        "sana", attribute("codec._encode", lambda e: lambda image: e(image) / 0.41407),
+        check_encode),
+    "Kandinsky: codes are scaled on the way in": (
+        "kandinsky_2_2", attribute("codec._encode", lambda e: lambda image: 0.18215 * e(image)),
+        check_encode),
+    "Wan: encoding without the deviation": (
+        "wan", attribute("codec._encode", lambda e: lambda image: 1.2 * e(image)), check_encode),
     "Wan: decoding without the mean": ("wan", attribute("codec._shift", lambda s: s * 0),
                                        check_run),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -85,6 +85,7 @@ def load(
     channels_last: bool = False,
     compile: bool = False,
     text_on_cpu: bool = False,
+    layers_on_cpu: bool = False,
 ) -> Prior:
     """A pretrained model with its codec and its text encoder.
 
@@ -112,6 +113,8 @@ def load(
         channels_last: networks of convolutions keep their channels last, which is faster on GPUs.
         compile: the network is compiled by torch when it is first called.
         text_on_cpu: the text encoders stay on the CPU; `Prior.drop_text` frees them altogether.
+        layers_on_cpu: so do the network's layers, and each goes to the device for its turn, which
+            takes the least memory there and is slow.
 
     Raises:
         ValueError: there is no such model, it is of a family that is not known here, or its folder
@@ -139,14 +142,23 @@ def load(
         index,
         autoencoder=_model(autoencoder, local_files_only),
         text_device=torch.device("cpu") if text_on_cpu else None,
+        layers_device=torch.device("cpu") if layers_on_cpu else None,
     )
+    if layers_on_cpu and device.type == "cpu":
+        raise ValueError("layers_on_cpu=True was given for the CPU, expected another device.")
     with quiet(), torch.device("cpu"):  # made there whatever the default is, moved when whole
         prior: Prior = family.open_checkpoint(checkpoint)
         fuse(checkpoint, prior, [LoRA.of(lora) for lora in loras], local_files_only)
         teach(prior, [Token.of(token) for token in tokens])
+    if autoencoder is not None:
+        score: Any = prior.score
+        score.additions.append(f"autoencoder {Path(autoencoder).name}")
     _arrange(
         prior, checkpointing=checkpointing, channels_last=channels_last, compile_network=compile
     )
+    if layers_on_cpu:
+        network: Any = prior.score
+        network.stream(device)
     return prior
 
 

@@ -118,7 +118,7 @@ def fuse(
         pipeline.unload_lora_weights()
         for key in touched:
             checkpoint.opened[key].requires_grad_(False).eval()
-        score.additions.append(f"{path.name} at {lora.scale:g}")
+        score.additions.append(f"LoRA {path.name} at {lora.scale:g}")
 
 
 def teach(prior: Prior, tokens: Sequence[Token]) -> None:
@@ -147,6 +147,8 @@ def teach(prior: Prior, tokens: Sequence[Token]) -> None:
             )
         for reader, tensor in fitting:
             _add(reader, word, tensor)
+        score: Any = prior.score
+        score.additions.append(f"word {word} of {Path(source).name}")
 
 
 def _inversion(path: Path, word: str | None) -> tuple[str, list[Tensor]]:

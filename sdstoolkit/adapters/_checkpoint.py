@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 INDEX = "model_index.json"
+DENOISERS = ("unet", "transformer", "controlnet")
 AUTOENCODERS = ("vae", "vqvae", "movq")
 TOKENS = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 Network = TypeVar("Network", bound=nn.Module)
@@ -47,6 +48,7 @@ class Checkpoint:
         index: the contents of model_index.json.
         autoencoder: the folder of another autoencoder, to take the place of this one's.
         text_device: of the text encoders; None for `device`.
+        layers_device: of the denoising networks; None for `device`.
         opened: the networks and tokenizers opened so far, by component.
     """
 
@@ -58,6 +60,7 @@ class Checkpoint:
     index: Mapping[str, Any]
     autoencoder: Path | None = None
     text_device: torch.device | None = None
+    layers_device: torch.device | None = None
     opened: dict[str, Any] = field(default_factory=dict)
 
     def component(self, component: str, *classes: str) -> tuple[Path, str]:
@@ -202,9 +205,12 @@ class Checkpoint:
             )
         self._check_report(component, report)
         self._check_finite(component, network)
-        text = component.startswith("text_encoder") and self.text_device is not None
-        network = network.eval().requires_grad_(False)
-        self.opened[component] = network.to(self.text_device if text else self.device)
+        device: torch.device | None = self.device
+        if component.startswith("text_encoder"):
+            device = self.text_device or self.device
+        elif component in DENOISERS:
+            device = self.layers_device or self.device
+        self.opened[component] = network.eval().requires_grad_(False).to(device)
         return self.opened[component]
 
     def tokenizer(self, component: str, *classes: type[Tokenizer]) -> Tokenizer:

@@ -90,7 +90,7 @@ class NetworkScore(ScoreModel):
 
     Attributes:
         takes: the names of the condition's tensors; none for an unconditional model.
-        additions: the LoRAs in the network's weights, in words.
+        additions: what was put to the pretrained model, LoRAs and the like, in words.
         may_take: those that may be left out of it.
         patch: height and width of x_t are multiples of it.
 
@@ -135,15 +135,31 @@ class NetworkScore(ScoreModel):
         x, noise = self.inputs(x_t, level)
         return self.call(x, noise.to(x_t.device, torch.float32), told)
 
+    def stream(self, device: torch.device) -> None:
+        """Keep the layers where they are; each goes to a device while it computes there.
+
+        Raises:
+            ValueError: the network cannot be taken apart.
+        """
+        for network in self.children():
+            if not getattr(network, "_supports_group_offloading", False):
+                raise ValueError(f"A {type(network).__name__} cannot be taken apart by layers.")
+            network.enable_group_offload(  # type: ignore[operator]
+                onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda"
+            )
+        # Holds nothing; it is the first of the parameters, and so says where states belong.
+        self.place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's, apart from what it keeps in float32 whatever it is loaded as."""
         return self.network.dtype if hasattr(self.network, "dtype") else super().dtype
 
     def describe(self) -> dict[str, object]:
-        """As `ScoreModel.describe`, with the shift of its own sampler's times and its LoRAs."""
-        more = {} if self.shift == 1 else {"shift": self.shift}
-        return super().describe() | more | ({"loras": self.additions} if self.additions else {})
+        """As `ScoreModel.describe`, with the shift of its own sampler and what was added."""
+        more: dict[str, object] = {} if self.shift == 1 else {"shift": self.shift}
+        more |= {"additions": list(self.additions)} if self.additions else {}
+        return super().describe() | more
 
     def _check_condition(self, condition: Condition) -> None:
         if set(condition) - set(self.may_take) == set(self.takes):
