@@ -175,6 +175,16 @@ class ProbabilityFlow:
         for step, _, _ in self._walk(times, x, condition, memory):
             yield step
 
+    def clean(self, step: FlowStep) -> State:
+        """The clean state that the last of `steps` stands for, [n, *shape]: x_t / alpha.
+
+        Args:
+            step: the last step of a walk without `invert`.
+        """
+        times = torch.tensor([step.t], dtype=torch.float64)
+        alpha, sigma = (v.item() for v in self.model.schedule(times))
+        return self.solver.clean(Mark(step.x, step.memory), Node(step.t, alpha, sigma))
+
     def invert(
         self,
         x_0: Tensor,
@@ -332,8 +342,10 @@ class ProbabilityFlow:
     def _same(self, inverted: Inverted, *, everything: bool) -> None:
         if inverted.base != self.base:
             raise ValueError(
-                "The inversion was made with another network (its weights' fingerprint is "
-                f"{inverted.base[:12] or 'missing'}, this one's is {self.base[:12]}); load that."
+                f"The inversion was made with another network: {inverted.model.get('name')} with "
+                f"weights {inverted.base[:12] or 'unknown'}, and this is "
+                f"{self.model.describe()['name']} with weights {self.base[:12]}; load that one, "
+                "in the same dtype."
             )
         if everything and inverted.model != self.model.describe():
             raise ValueError(
