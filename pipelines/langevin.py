@@ -12,7 +12,7 @@ pixels, with guidance. The folder then holds
   manifest.json     what is needed to make them again, and the hash of every file
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -22,7 +22,6 @@ from sdstoolkit.cli import Range, launch
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
 
-EXECUTION = ("out", "seeds", "batch_size", "device")  # they do not decide on the image of a seed
 SHOWN = 64  # images in grid.png
 
 
@@ -60,12 +59,7 @@ def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
     from sdstoolkit import jobs
 
-    seeds = jobs.parse_seeds(options.seeds)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
-    job = jobs.Job(options.out, command="langevin", options=deciding, seeds=seeds)
-    if job.todo:
-        make(job, options)
-    return job.report()
+    return jobs.run(options, make, command="langevin")
 
 
 def make(job: "Job", options: Options) -> None:
@@ -101,8 +95,7 @@ def make(job: "Job", options: Options) -> None:
             for seed, image in zip(seeds, drawn, strict=True):
                 job.keep(seed, image, state="done", steps=rounds)
         shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
-        with job.file("grid.png") as path:
-            images.write_image(path, images.grid(shown))
+        job.write("grid.png", images.grid(shown))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from sdstoolkit.edit.base import Edit, EditStep
 from sdstoolkit.edit.ddpm import DDPM
 from sdstoolkit.edit.fixed_point import FixedPoint
 from sdstoolkit.edit.flow_edit import FlowEdit
-from sdstoolkit.edit.masks import Known, composite
+from sdstoolkit.edit.masks import Known, blend, composite, shrink
 from sdstoolkit.edit.negative_prompt import NegativePrompt
 from sdstoolkit.edit.null_text import NullText
 from sdstoolkit.edit.prompt_swap import PromptSwap
@@ -24,7 +24,9 @@ __all__ = [
     "NullText",
     "PromptSwap",
     "SDEdit",
+    "blend",
     "composite",
+    "shrink",
 ]
 
 SHARED = ("masks",)

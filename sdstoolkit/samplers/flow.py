@@ -11,7 +11,7 @@ is the data itself where the schedule begins without noise, and next to it for a
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -71,6 +71,7 @@ class ProbabilityFlow:
         start, stop: the noisy end and the clean one, 0 <= stop < start <= 1.
         dtype: of the state, float64 or float32, whatever the network's. float64 costs nothing
             beside a network, and without it no reversible solver is exact.
+        tell: called with every step that is made, whatever it is made for: a progress bar.
 
     Raises:
         ValueError: one of these is out of range, or the grid cannot reach an end.
@@ -86,6 +87,7 @@ class ProbabilityFlow:
         start: float = 1.0,
         stop: float = 0.0,
         dtype: torch.dtype = torch.float64,
+        tell: Callable[[FlowStep], object] = lambda step: None,
     ) -> None:
         if not 0 <= stop < start <= 1:
             raise ValueError(f"start = {start} and stop = {stop} are not 0 <= stop < start <= 1.")
@@ -95,6 +97,7 @@ class ProbabilityFlow:
         self.solver = solver
         self.count = steps
         self.dtype = dtype
+        self.tell = tell
         self.grid = grid or solver.grid(model.schedule, start, stop)
         self.times = self.grid(model.schedule, steps, start, stop)
 
@@ -282,6 +285,7 @@ class ProbabilityFlow:
             start=high,
             stop=low,
             dtype=self.dtype,
+            tell=self.tell,
         )
         finer = fine.invert(inverted.x_0, inverted.condition).x_T
         times = inverted.grid.flip(0)
@@ -324,6 +328,8 @@ class ProbabilityFlow:
         for i, mark in enumerate(self.solver.walk(field, nodes, x, memory)):
             at = i if self.solver.visits else i * steps
             step = FlowStep(at, steps, nodes[at].t, mark.x, mark.x_0, field.calls, mark.memory)
+            if at:
+                self.tell(step)
             yield step, mark, nodes[at]
         _warn(mark)
 
