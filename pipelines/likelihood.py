@@ -1,6 +1,5 @@
 """Weigh images: how likely a model finds them, in bits a dimension, likeliest first.
 
-  sds likelihood one.png two.png --out weighed
   sds likelihood *.png --model FOLDER --probes 8 --steps 50 --out weighed
 
 The density along the probability flow, with the trace of its Jacobian from random probes and the
@@ -25,8 +24,6 @@ from sdstoolkit.cli import Range, launch
 
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
-
-LINE = "{bits_per_dim:8.4f} +- {bits_per_dim_error:.4f}  {name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +107,8 @@ def make(job: "Job", options: Options) -> None:
         entries = (job.record["seeds"][str(k)] for k in job.seeds)
         ranked = sorted(entries, key=lambda entry: entry["bits_per_dim"])
         lines = [f"bits a dimension of the {ranked[0]['of']}"]
-        lines += [LINE.format(**entry) for entry in ranked]
+        line = "{bits_per_dim:8.4f} +- {bits_per_dim_error:.4f}  {name}"
+        lines += [line.format(**entry) for entry in ranked]
         shown = [job.read(int(entry["file"][:6])) for entry in ranked[:64]]
         job.write("ranking.png", images.strip([pictures.magnify(v, 64) for v in shown]))
         job.write("report.json", json.dumps(ranked, indent=2))
