@@ -7,6 +7,7 @@ from problems_flow import LEAST, MEANS, SCHEDULE, components, pinned
 from sdstoolkit import _plugins
 from sdstoolkit.codec import Codec
 from sdstoolkit.condition import Condition
+from sdstoolkit.distill import Distiller
 from sdstoolkit.edit import (
     DDPM,
     FixedPoint,
@@ -18,6 +19,7 @@ from sdstoolkit.edit import (
     SDEdit,
     composite,
 )
+from sdstoolkit.edit._by_loss import ByLoss
 from sdstoolkit.edit.masks import check, shrink
 from sdstoolkit.noise import VP, Cosine, Rectified
 from sdstoolkit.prediction import Epsilon, Flow, V
@@ -128,6 +130,35 @@ def test_null_text_finds_the_null_condition_that_undoes_the_inversion():
     edited, wanted = edit(x_0, source, target), right(x_0, source, target)
     assert ((edited - wanted).norm(dim=1) / (wanted - x_0).norm(dim=1)).max() < 0.01
     assert (edited[1:] - edit(x_0[1:], source, target)).abs().max() < 1e-9
+
+
+class Delta(Distiller):
+    """A difference of two predictions under one noise, which edits nothing into itself."""
+
+    def __init__(self, model, prompt, *, source, source_prompt, negative, scale):
+        super().__init__(model, prompt, negative=negative, scale=scale)
+        self.source, self.other = source, source_prompt
+
+    def residual(self, x_0, x_t, level, eps):
+        there = self.model(level.perturb(self.source, eps), level, self.other)
+        return self.guided(x_t, level).eps - there.eps
+
+
+class ByDelta(ByLoss):
+    loss = Delta
+
+
+def test_an_edit_by_a_loss_rests_where_its_gradient_vanishes():
+    """On Gaussians of equal spread at y_0 + m_c - m_c', and a source to itself at once."""
+    model, x_0 = Tethered(), torch.tensor([[0.2, 0.9], [-1.0, 0.4]], dtype=torch.float64)
+    source, target, null = mean(0.5, 0.5), mean(1.5, -0.2), mean(0.0, 0.0)
+    edit = ByDelta.build(model, null, scale=1.0, options={"steps": 120, "lr": 0.1})
+    assert (edit(x_0, source, target) - (x_0 + torch.tensor([1.0, -0.7]))).abs().max() < 1e-3
+    assert torch.equal(edit(x_0, source, source), x_0)
+    together, alone = edit(x_0, source, target, seed=3), edit(x_0[1:], source, target, seed=4)
+    assert (together[1:] - alone).abs().max() < 1e-9
+    with pytest.raises(ValueError, match="steps = 0 is not at least 1"):
+        ByDelta(model, steps=0)
 
 
 def test_fixed_points_close_the_round_trip_of_ddim():
