@@ -12,12 +12,14 @@ three pixels. With a mask, which is that of the two drawn objects, the outside m
 to the bit, or the benchmark stops.
 
 About 10 minutes on one core for 256 of each; --count makes it shorter. What was measured is kept
-in --run, for this model, and not measured twice. Writes docs/benchmarks/flow_shapes.md and
+in --run, for this model, and not measured twice. Where `shapes-pixel` is installed, drawings are
+weighed by it, in bits a dimension. Writes docs/benchmarks/flow_shapes.md and
 docs/images/flow_edits.png.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +34,11 @@ from tqdm import tqdm
 
 from sdstoolkit import ClassifierFree, Prior, ProbabilityFlow, ScoreModel, load, write_image
 from sdstoolkit._files import write_atomically
+from sdstoolkit.adapters import names
 from sdstoolkit.cli import plugin
 from sdstoolkit.edit import Edit, PromptSwap, composite, shrink
 from sdstoolkit.images import grid
+from sdstoolkit.likelihood import dequantize, log_likelihood
 from sdstoolkit.pictures import psnr
 from sdstoolkit.rng import seeds_of
 from sdstoolkit.samplers.inverted import fingerprint
@@ -237,6 +241,31 @@ class Bench:
         return made
 
 
+def bits(count: int = 8) -> list[dict[str, str]]:
+    """Bits a dimension by `shapes-pixel`, of drawings and of what is none; [] without it."""
+    if "shapes-pixel" not in names():
+        return []
+    prior = load("shapes-pixel")
+    rng = torch.Generator().manual_seed(4242)
+    drawn = F.avg_pool2d(data.render(data.draw_scenes(count, rng, degraded=0.0), rng), 2)
+    shuffled = drawn.flatten(2)[..., torch.randperm(32 * 32, generator=rng)].reshape(drawn.shape)
+    found = []
+    for name, image in (
+        ("drawings", drawn),
+        ("drawings, upside down in colour", 1 - drawn),
+        ("drawings, their pixels shuffled", shuffled),
+        ("uniform noise", torch.rand(drawn.shape, generator=rng)),
+    ):
+        x_0 = prior.codec.encode(dequantize((255 * image).round() / 255))
+        known = log_likelihood(prior.score, x_0, steps=25, probes=4)
+        values, error = known.bits_per_dim(), known.standard_error / (x_0[0].numel() * math.log(2))
+        row = {"images": name, "n": str(count), "bits a dimension": f"{float(values.mean()):.3f}"}
+        row["lowest"] = f"{float(values.min()):.3f}"
+        row["highest"] = f"{float(values.max()):.3f}"
+        found.append(row | {"error of one, from its probes": f"{float(error.mean()):.3f}"})
+    return found
+
+
 def table(rows: Sequence[Row], name: str = "") -> dict[str, str]:
     """Shares with their standard errors, and decibels."""
     found = {}
@@ -302,16 +331,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pictures.append(bench.edited(shown, best, 0, masked=masks, method=PromptSwap))
     sheet = grid(torch.cat(pictures).clamp(0, 1), columns=len(pictures[0]))
     write_image(PICTURES / "flow_edits.png", sheet)
-    write_report(
-        "flow_shapes",
-        "Reconstruction and edits on the bundled model",
-        {
-            f"Round trips of {few} drawings": list(trip.values()),
-            "The scale, on other drawings, per cent right": swept,
-            "Edits, per cent right": judged,
-        },
-        machine(),
-    )
+    tables = {
+        f"Round trips of {few} drawings": list(trip.values()),
+        "The scale, on other drawings, per cent right": swept,
+        "Edits, per cent right": judged,
+    }
+    weighed = bits(min(8, args.count))
+    if weighed:
+        tables["Likelihoods under shapes-pixel"] = weighed
+    write_report("flow_shapes", "Reconstruction and edits on the bundled model", tables, machine())
 
 
 if __name__ == "__main__":

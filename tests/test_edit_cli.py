@@ -127,9 +127,9 @@ def test_a_method_brings_options_of_its_own(capsys):
         out = sds(capsys, "edit", "--method", method, "--help")[1]
         return " ".join(out.replace("│", " ").split())
 
-    assert "--draws INT Of the noise at every step" in options("flow_edit")
+    assert "--draws INT How many noises to average over" in options("flow_edit")
     assert "--draws" not in options("prompt_swap") and "--solver NAME" in options("prompt_swap")
-    assert "--inner INT Steps of Adam a step" in options("null_text")
+    assert "--inner INT How many steps of Adam at every step" in options("null_text")
     own = cli._with_own(cli._plugins.find(cli.VERBS, "edit").Options, ["--method=flow_edit"])
     chosen = own(image="", out="", method="flow_edit", draws=3)
     assert cli.own(chosen, "method") == {"strength": 0.85, "steps": 50, "draws": 3}

@@ -38,7 +38,7 @@ class DDPM(Edit):
         model: the model for the source, best without guidance.
         guided: the model for the target; the same by default.
         strength: where to begin, a time in (0, 1].
-        steps: how many.
+        steps: how many steps, at least 1.
         grid: where the steps lie, even in time by default.
 
     Raises:

@@ -23,7 +23,7 @@ class FixedPoint(PromptSwap):
     Args:
         model: the model to invert with, best without guidance.
         guided: the model to sample with; the same by default.
-        steps: each way.
+        steps: how many steps each way, at least 1.
         strength: how far to go, a time in (0, 1].
         iterations: evaluations of a step of the inversion, at least 1.
 

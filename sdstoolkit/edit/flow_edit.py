@@ -36,9 +36,9 @@ class FlowEdit(Edit):
     Args:
         model: the model for the source, with little guidance or none.
         guided: the model for the target; the same by default.
-        strength: s, where to begin, a time in (0, 1].
-        steps: how many.
-        draws: of the noise at every step, at least 1.
+        strength: where to begin (s), a time in (0, 1].
+        steps: how many steps, at least 1.
+        draws: how many noises to average over at every step, at least 1.
         grid: where the steps lie, even in u by default.
 
     Raises:

@@ -34,9 +34,9 @@ class NegativePrompt(Edit):
     Args:
         model: the model without guidance.
         scale: of the guidance; 1 is `PromptSwap`.
-        steps: each way.
+        steps: how many steps each way, at least 1.
         strength: how far to go, a time in (0, 1].
-        solver: one of `sdstoolkit.solvers`.
+        solver: the method that follows the flow; `ExponentialAdams()` by default.
 
     Raises:
         ValueError: one of these is out of range.

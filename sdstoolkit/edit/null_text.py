@@ -39,10 +39,10 @@ class NullText(Edit):
         model: the model without guidance.
         null: where the null condition starts, of 1 or n rows.
         scale: of the guidance, not 1.
-        steps: each way.
+        steps: how many steps each way, at least 1.
         strength: how far to go, a time in (0, 1].
-        inner: steps of Adam a step, at least 1.
-        lr: of Adam at the first step; half of it at the last. Above 0.
+        inner: how many steps of Adam at every step, at least 1.
+        lr: learning rate of Adam at the first step, half of it at the last; above 0.
 
     Raises:
         ValueError: one of these is out of range.
@@ -79,7 +79,7 @@ class NullText(Edit):
     ) -> "Edit":
         """The edit that fits `null` at this scale."""
         if not null:
-            raise ValueError("Null-text optimisation needs a model that reads prompts.")
+            raise ValueError("Null-text optimisation needs a new prompt, and a model that reads prompts.")
         return cls(model, null, scale=scale, **options)
 
     def walk(

@@ -30,9 +30,9 @@ class PromptSwap(Edit):
     Args:
         model: the model to invert with, best without guidance.
         guided: the model to sample with; the same by default.
-        steps: each way.
+        steps: how many steps each way, at least 1.
         strength: how far to go, a time in (0, 1].
-        solver: one of `sdstoolkit.solvers`.
+        solver: the method that follows the flow; `ExponentialAdams()` by default.
 
     Raises:
         ValueError: one of these is out of range.

@@ -29,9 +29,9 @@ class SDEdit(Edit):
 
     Args:
         model: the model to sample with, guided or not.
-        strength: s, how much noise, a time in (0, 1].
-        steps: of the sampling.
-        solver: one of `sdstoolkit.solvers`.
+        strength: how much noise to add (s), a time in (0, 1].
+        steps: how many steps to sample in, at least 1.
+        solver: the method that follows the flow; `ExponentialAdams()` by default.
 
     Raises:
         ValueError: one of these is out of range.
