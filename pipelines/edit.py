@@ -56,7 +56,7 @@ class Options:
     """The edits to make, one a seed, for methods that draw noise: for example 0-3,7."""
     fit: Literal["exact", "crop", "pad"] = "exact"
     """What to do with an image of another size than the model's: refuse it, crop it, or pad it."""
-    convert: bool = False
+    convert: tyro.conf.FlagCreatePairsOff[bool] = False
     """Read also transparency (on white), 16 bits, CMYK and other colours, by converting them."""
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Options:
     """What `sds likelihood` takes, with its defaults."""
 
-    images: tyro.conf.Positional[tuple[str, ...]]
+    images: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGES")]]
     """The images to weigh, one or more."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder to write: a new or an empty one, or one to resume."""
@@ -44,7 +44,7 @@ class Options:
     """Random probes for the trace: 2 or more; the standard error falls as one over their root."""
     fit: Literal["exact", "crop", "pad"] = "exact"
     """What to do with an image of another size than the model's: refuse it, crop it, or pad it."""
-    convert: bool = False
+    convert: tyro.conf.FlagCreatePairsOff[bool] = False
     """Read also transparency (on white), 16 bits, CMYK and other colours, by converting them."""
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""

@@ -79,7 +79,7 @@ class NullText(Edit):
     ) -> "Edit":
         """The edit that fits `null` at this scale."""
         if not null:
-            raise ValueError("Null-text optimisation needs a new prompt, and a model that reads prompts.")
+            raise ValueError("Null-text optimisation needs a new prompt and a model of words.")
         return cls(model, null, scale=scale, **options)
 
     def walk(
