@@ -17,33 +17,21 @@ from judge import Judge, Marks, accuracy, load_judge, mark
 from report import machine, write_report
 from torch import Tensor
 
-from sdstoolkit import ClassifierFree, Condition, Prior, ScoreModel, load
+from sdstoolkit import ClassifierFree, Prior, load
 from sdstoolkit.images import grid, write_image
-from sdstoolkit.rng import generators, normal
+from sdstoolkit.samplers.ddim import DDIM
 from sdstoolkit.toy import data
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
 
 
 @torch.no_grad()
-def ddim(model: ScoreModel, condition: Condition, seeds: Sequence[int], steps: int = 50) -> Tensor:
-    """x_0 by DDIM (eta = 0) at times 1, 1 - 1/steps, ..., 1/steps; the last step is clean."""
-    x = normal(generators(seeds, "sample"), model.shape)
-    times = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
-    for t, s in zip(times, times[1:], strict=False):
-        prediction = model(x, t, condition)
-        x = model.schedule.level(s, x).perturb(prediction.x_0, prediction.eps)
-    return model(x, times[-1], condition).x_0
-
-
-@torch.no_grad()
 def draw(prior: Prior, captions: Sequence[str], scale: float, steps: int = 50) -> Tensor:
     """One picture a caption, seed k for caption k, [n, 3, 64, 64]."""
-    null, images = prior.condition(""), []
+    model, images = ClassifierFree(prior.score, prior.condition(""), scale=scale), []
     for start in range(0, len(captions), 64):
         chunk = captions[start : start + 64]
-        model = ClassifierFree(prior.score, null, scale=scale)
-        x_0 = ddim(model, prior.condition(chunk), range(start, start + len(chunk)), steps)
+        x_0 = DDIM(model, steps=steps).sample(len(chunk), prior.condition(chunk), seed=start)
         images.append(prior.codec.decode(x_0))
     return torch.cat(images)
 

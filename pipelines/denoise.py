@@ -1,6 +1,6 @@
 """Remove Gaussian noise from an image, with a pretrained model of pixels.
 
-  sds denoise noisy.png --sigma 0.2 --model FOLDER --out clean
+  sds denoise noisy.png --sigma 0.2 --out clean
   sds denoise noisy.png --model FOLDER --out clean
 
 Sigma is in units of the image, whose values go from 0 to 1. Without it, it is estimated from the
@@ -27,10 +27,10 @@ class Options:
 
     image: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="IMAGE")]]
     """The noisy image, of the size that the model takes."""
-    model: str
-    """A diffusers folder, or OWNER/NAME on the Hugging Face hub, of a model of pixels."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder to write: a new or an empty one."""
+    model: str = "shapes-pixel"
+    """A model of pixels: the bundled one, a diffusers folder, or OWNER/NAME on the hub."""
     sigma: Annotated[float | None, Range(above=0), tyro.conf.arg(metavar="FLOAT")] = None
     """Standard deviation of the noise, in units of an image from 0 to 1: above 0."""
     prompt: str = ""

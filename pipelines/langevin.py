@@ -1,15 +1,13 @@
 """Draw images from a prompt, by Langevin dynamics on a pretrained model's score.
 
   sds langevin "a red heart on a white background" --seeds 0-7 --out hearts
-  sds langevin --model FOLDER --sampler predictor-corrector --steps 150 --out draws
+  sds langevin --model shapes-pixel --sampler predictor-corrector --levels 150 --out draws
+  sds langevin --density moons --out moons
 
 Annealed Langevin dynamics walks up the log density at falling noise levels; predictor-corrector
-sampling steps down the levels and corrects at each. Both run in the model's own space, latents or
-pixels, with guidance. The folder then holds
-
-  000000.png        the image of seed 0, and so on
-  grid.png          the images side by side, at most 64
-  manifest.json     what is needed to make them again, and the hash of every file
+sampling steps down the levels and corrects at each, in the model's own space, with guidance. The
+folder then holds an image a seed, grid.png and manifest.json. With --density an image is how many
+points fell where; beside it are the score field, trajectories, the annealing, and the moments.
 """
 
 from dataclasses import dataclass
@@ -21,7 +19,9 @@ from sdstoolkit.cli import Range, launch
 
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
+    from sdstoolkit.score import ScoreModel
 
+Density = Literal["checkerboard", "mixture", "moons", "ring", "spirals", "swiss-roll"]
 SHOWN = 64  # images in grid.png
 
 
@@ -34,7 +34,11 @@ class Options:
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder to write: a new or an empty one, or one to resume."""
     model: str = "shapes"
-    """The bundled model (shapes), a diffusers folder, or OWNER/NAME on the Hugging Face hub."""
+    """A bundled model (shapes, shapes-pixel), a diffusers folder, or OWNER/NAME on the hub."""
+    density: Density | None = None
+    """A law in the plane to draw from instead of a model; its score is exact. One seed."""
+    points: Annotated[int, Range(low=2)] = 500
+    """Points to draw with --density: 2 or more."""
     sampler: Literal["annealed", "predictor-corrector"] = "annealed"
     """Langevin steps at falling levels, or steps down the levels with Langevin corrections."""
     seeds: Annotated[str, tyro.conf.arg(metavar="SEEDS")] = "0"
@@ -59,36 +63,43 @@ def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
     from sdstoolkit import jobs
 
+    if options.density:
+        from sdstoolkit.pipelines import _points
+
+        return jobs.run(options, _points.draw, command="langevin")
     return jobs.run(options, make, command="langevin")
+
+
+def annealed(score: "ScoreModel", options: Options) -> Any:
+    """The sampler that was asked for."""
+    from sdstoolkit import AnnealedLangevin, PredictorCorrector
+
+    levels, steps = options.levels, options.steps
+    if options.sampler == "annealed":
+        return AnnealedLangevin(score, levels=levels, steps=steps)
+    return PredictorCorrector(score, steps=levels, corrections=steps, snr=options.snr)
 
 
 def make(job: "Job", options: Options) -> None:
     """Load, draw batch after batch, and keep what came out."""
     import torch
 
-    from sdstoolkit import AnnealedLangevin, ClassifierFree, PredictorCorrector, images, jobs, load
+    from sdstoolkit import ClassifierFree, images, jobs, load
 
     device = jobs.pick_device(options.device)
     prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
     condition = prior.condition(options.prompt or None)
-    score: Any = prior.score
+    score: ScoreModel = prior.score
     if options.prompt and options.scale != 1:
         score = ClassifierFree(score, prior.condition(""), scale=options.scale)
     prior.drop_text()
-    if options.sampler == "annealed":
-        sampler: Any = AnnealedLangevin(score, levels=options.levels, steps=options.steps)
-    else:
-        sampler = PredictorCorrector(
-            score, steps=options.levels, corrections=options.steps, snr=options.snr
-        )
-    rounds = options.levels + 1
+    sampler, rounds = annealed(score, options), options.levels + 1
     with job, jobs.progress(len(job.todo) * rounds, unit="level") as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
         for seeds in job.batches(options.batch_size):
             states = sampler.steps(len(seeds), condition, seeds)
             x_0 = next(states)
-            for state in states:
-                x_0 = state
+            for x_0 in states:  # noqa: B007
                 tell(len(seeds), None)
             with torch.no_grad():
                 drawn = prior.codec.decode(x_0).float().cpu()

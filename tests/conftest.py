@@ -17,6 +17,9 @@ os.environ.update(
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores
+
 
 @pytest.fixture(autouse=True)
 def _same_global_randomness() -> None:

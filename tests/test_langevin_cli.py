@@ -1,6 +1,7 @@
 """`sds langevin` and `sds denoise` on tiny random models: what they write, refuse and record."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import tiny_models
 import torch
 
 from sdstoolkit import cli
+from sdstoolkit.adapters import names
 from sdstoolkit.images import read_image, write_image
 
 
@@ -47,3 +49,53 @@ def test_denoise_says_the_sigma_that_it_found(capsys):
     capsys.readouterr()
     assert cli.main([*words[:-3], "--out", "no", "--model", latent]) == 2
     assert "model of pixels" in capsys.readouterr().err and not Path("no").exists()
+
+
+@pytest.mark.skipif("shapes-pixel" not in names(), reason="its weights are not there")
+def test_the_bundled_model_of_pixels_draws_and_denoises(capsys):
+    words = ["langevin", "--model", "shapes-pixel", "--levels", "6", "--steps", "1"]
+    assert cli.main([*words, "--out", "out", "--seeds", "0-1"]) == 0, capsys.readouterr().err
+    assert read_image("out/000001.png").shape == (1, 3, 32, 32)
+    noisy = 0.5 + 0.1 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    write_image("noisy.png", noisy)
+    assert cli.main(["denoise", "noisy.png", "--out", "clean"]) == 0, capsys.readouterr().err
+    assert re.search(r"sigma is 0\.(09|10)", capsys.readouterr().out)
+    away = read_image("clean/000000.png") - 0.5
+    assert away.square().mean() < 0.25 * (noisy - 0.5).square().mean()
+
+
+PICTURES = {"score_field.png", "trajectories.png", "annealing.png", "langevin.gif", "moments.png"}
+
+
+@pytest.mark.parametrize(
+    ("density", "sampler"), [("moons", "annealed"), ("mixture", "predictor-corrector")]
+)
+def test_points_are_drawn_and_how_they_came_to_be(density, sampler, capsys):
+    words = ["langevin", "--density", density, "--out", "out", "--sampler", sampler]
+    words += ["--levels", "12", "--steps", "3", "--points", "150"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    files = {path.name for path in Path("out").iterdir()}
+    assert files == PICTURES | {"000000.png", "manifest.json"}
+    record = json.loads(Path("out/manifest.json").read_text(encoding="utf-8"))
+    assert record["options"]["density"] == density and set(record["outputs"]) == PICTURES
+    assert float(read_image("out/000000.png", mode="L").min()) == 0
+    assert cli.main(words) == 0 and "made before" in capsys.readouterr().out
+    for wrong in (["a heart"], ["--seeds", "0-1"]):
+        assert cli.main([*words[:3], "--out", "no", *wrong]) == 2
+        assert "--density takes no prompt" in capsys.readouterr().err and not Path("no").exists()
+
+
+def test_moons_are_learnt_drawn_and_described(capsys):
+    from sdstoolkit.toy import open_score
+
+    words = ["train", "moons", "--run", "run", "--out", "out", "--steps", "3"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    files = {path.name for path in Path("out").iterdir()}
+    assert files == PICTURES | {"README.md", "score.png", "score", "model_index.json"}
+    assert open_score(Path("out")).shape == (2,)
+    assert "relative error of x_0" in Path("out/README.md").read_text(encoding="utf-8")
+    assert cli.main(words) == 2 and "not empty" in capsys.readouterr().err
+    assert cli.main(["train", "moons", "--run", "run", "--out", "no", "--denoiser", "3"]) == 2
+    assert "--denoiser is no option of moons, but of shapes" in capsys.readouterr().err
+    assert cli.main(["train", "shapes", "--run", "run", "--out", "no", "--steps", "3"]) == 2
+    assert "--steps is no option of shapes" in capsys.readouterr().err

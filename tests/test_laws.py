@@ -146,6 +146,7 @@ def test_the_fast_score_is_the_slow_one(full: bool) -> None:
     assert law._suits_features(x) == full or not full
     fast = law._by_features(x)
     assert ((fast - slow).norm(dim=1) <= 1e-10 * slow.norm(dim=1).clamp(min=1)).all()
+    assert not law._suits_features(x.clone().requires_grad_())  # buffers keep no graph
     far = torch.cat([x, x[:1] + 1e6])  # squares would lose all digits there
     assert not law._suits_features(far)
     assert torch.allclose(law.score(far)[:-1], slow)

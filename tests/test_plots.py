@@ -9,7 +9,15 @@ import torch
 
 from sdstoolkit.images import read_image
 from sdstoolkit.noise import VE, VP
-from sdstoolkit.plots import loss_curve, schedules, score_field, trajectories
+from sdstoolkit.plots import (
+    annealing_strip,
+    langevin_animation,
+    loss_curve,
+    moments,
+    schedules,
+    score_field,
+    trajectories,
+)
 from sdstoolkit.samplers.langevin import Langevin
 from sdstoolkit.toy import Mixture
 
@@ -93,3 +101,39 @@ def test_score_fields_and_trajectories(tmp_path):
             score_field(tmp_path / "bad.png", bad, arrows=5)
     with pytest.raises(ValueError, match="cannot be drawn"):
         trajectories(tmp_path / "bad.png", states[:1])
+
+
+STATES = [k * torch.randn(50, 2, generator=torch.Generator().manual_seed(k)) for k in range(9)]
+
+
+def test_annealing_strip_names_the_states_that_it_shows(tmp_path):
+    names = [f"level {k}" for k in range(9)]
+    text = words(annealing_strip(tmp_path / "a.svg", STATES, names=names, panels=3, title="moons"))
+    assert all(word in text for word in ("level 0", "level 4", "level 8", "moons"))
+    assert "level 1" not in text
+    with pytest.raises(ValueError, match="a name a state"):
+        annealing_strip(tmp_path / "b.png", STATES, names=["one"])
+    with pytest.raises(ValueError, match="two or more of"):
+        annealing_strip(tmp_path / "b.png", [state[:, :1] for state in STATES])
+
+
+def test_the_animation_moves(tmp_path):
+    from PIL import Image
+
+    law = Mixture([[-1.0, 0.5], [1.5, 1.0]], std=[0.5, 0.4])
+    path = langevin_animation(tmp_path / "a.gif", STATES, log_prob=law.log_prob, frames=4)
+    with Image.open(path) as picture:
+        assert picture.n_frames == 4
+        first = picture.convert("L").histogram()
+        picture.seek(3)
+        assert picture.convert("L").histogram() != first
+    with pytest.raises(ValueError, match="rising extent"):
+        langevin_animation(tmp_path / "b.gif", STATES, extent=(1.0, -1.0))
+
+
+def test_moments_show_every_coordinate_and_the_exact_law(tmp_path):
+    exact = {"mean": torch.zeros(9, 2), "variance": torch.arange(9.0)[:, None].expand(9, 2) ** 2}
+    text = words(moments(tmp_path / "a.svg", STATES, title="annealed", **exact))
+    assert all(word in text for word in ("coordinate 1", "coordinate 2", "variance", "annealed"))
+    with pytest.raises(ValueError, match=r"expected \[2\] or \[9, 2\]"):
+        moments(tmp_path / "b.png", STATES, mean=torch.zeros(3), variance=torch.ones(2))

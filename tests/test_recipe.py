@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sdstoolkit.toy import data, networks, reading, recipe
 from sdstoolkit.toy.bundle import Budget, train_shapes
 
-BUDGET = Budget(drawings=512, autoencoder=1, text=2, decoder=1, denoiser=1)
+BUDGET = Budget(drawings=512, autoencoder=1, text=2, denoiser=1)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_folder_is_a_stable_diffusion_model(trained: Path) -> None:
     image = pipeline("a red heart", num_inference_steps=2, output_type="np").images
     assert image.shape == (1, 64, 64, 3)
     prior = load(str(trained / "model"))
-    assert prior.score.shape == (4, 16, 16) and prior.size == (64, 64)
+    assert prior.score.shape == (16, 8, 8) and prior.size == (64, 64)
     with pytest.raises(ValueError, match="elephant"):
         prior.condition("a red elephant")
     size = sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file())
@@ -58,7 +58,7 @@ def test_a_model_is_trained_further(trained: Path) -> None:
 
 def test_latents_have_unit_variance(trained: Path) -> None:
     latents = load_file(trained / "run" / "latents.safetensors")["latents"]
-    assert latents.shape == (512, 4, 16, 16)
+    assert latents.shape == (512, 16, 8, 8)
     assert float(latents.std()) == pytest.approx(1.0, abs=1e-4)
 
 
@@ -77,4 +77,14 @@ def test_times_crowd_in_the_middle_and_reach_both_ends() -> None:
     u = torch.arange(10_000, dtype=torch.float64) / 10_000
     t = recipe.crowded(u)
     assert (t.diff() > 0).all() and t[0] == 0 and 0.999 < t[-1] < 1
-    assert float(((t > 0.15) & (t < 0.7)).double().mean()) == pytest.approx(0.8, abs=1e-3)
+    assert float(((t > 0.1) & (t < 0.65)).double().mean()) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_lessons_part_the_scenes_and_the_timetable_starts_easy() -> None:
+    scenes = data.draw_scenes(512, torch.Generator().manual_seed(0))
+    rows = recipe.lessons(scenes)
+    assert torch.equal(torch.cat(rows).sort().values, torch.arange(512))
+    assert scenes.count[torch.cat(rows[:2])].max() == 1
+    assert recipe.timetable(0.0).tolist() == [1, 0, 0]
+    assert recipe.timetable(0.25).tolist() == [0.5, 0.5, 0]
+    assert recipe.timetable(1.0).tolist() == [0.25, 0.25, 0.5]

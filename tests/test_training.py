@@ -26,15 +26,17 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def test_it_learns() -> None:
+@pytest.mark.parametrize("muon", [False, True])
+def test_it_learns(muon: bool) -> None:
     model = network()
-    history = fit(model, regression(model), Plan(steps=600, lr=2e-2, warmup=20))
+    history = fit(model, regression(model), Plan(steps=600, lr=2e-2, warmup=20, muon=muon))
     assert history.losses[-1] < 0.02 * history.losses[0]
     assert history.steps[-1] == 600
 
 
-def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path) -> None:
-    plan = Plan(steps=60, lr=1e-2, save_every=20, report_every=5)
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path, muon: bool) -> None:
+    plan = Plan(steps=60, lr=1e-2, save_every=20, report_every=5, muon=muon)
     straight = network()
     expected = fit(straight, regression(straight), plan)
 

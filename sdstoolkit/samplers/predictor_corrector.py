@@ -30,7 +30,8 @@ class PredictorCorrector(Sampler):
 
         x <- x - e sigma eps_hat + sqrt(2 e) sigma z,   e = 2 r^2
 
-    steps (1 + corrections) + 1 network evaluations a row.
+    steps (1 + corrections) + 1 network evaluations a row. `ladder` has the ratios sigma / alpha
+    that the predictor steps come to.
 
     Args:
         model: the score model.
@@ -69,7 +70,9 @@ class PredictorCorrector(Sampler):
             raise ValueError(f"start = {start} is not after stop = {stop}; sampling goes down.")
         self.model, self.shape = model, model.shape
         self.corrections, self.snr, self.measured = corrections, snr, measured
-        self.times: list[float] = grid(model.schedule, steps, start, stop).tolist()
+        times = grid(model.schedule, steps, start, stop)
+        self.times: list[float] = times.tolist()
+        self.ladder: list[float] = (-model.schedule.log_snr(times[1:]) / 2).exp().tolist()
 
     def begin(self, draw: Draw) -> Tensor:
         """Noise alone, N(0, sigma(start)^2 I)."""

@@ -16,6 +16,8 @@ _HOMES = {
     "mixture": "Gaussian Mixture",
     "mlp": "MLPScore train",
     "points": "POINTS checkerboard moons ring spirals swiss_roll",
+    "score_network": "open_score save_score",
+    "unet": "UNetScore",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

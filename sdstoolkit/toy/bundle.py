@@ -32,16 +32,14 @@ class Budget:
         drawings: Pictures in the data set.
         autoencoder: Steps of 16 pictures.
         text: Steps of 128 captions.
-        decoder: Steps of 16 pictures that sharpen the decoder.
         denoiser: Steps of 64 latents.
         seed: Names the run.
     """
 
-    drawings: int = 49_152
-    autoencoder: int = 2_000
-    text: int = 1_000
-    decoder: int = 2_000
-    denoiser: int = 4_000
+    drawings: int = 65_536
+    autoencoder: int = 3_500
+    text: int = 1_500
+    denoiser: int = 8_000
     seed: int = 0
 
 
@@ -75,7 +73,7 @@ def train_shapes(
     if start is None:
         torch.manual_seed(seed)
         autoencoder = networks.autoencoder()
-        plan = Plan(steps=budget.autoencoder, lr=2e-3, seed=seed + 1)
+        plan = Plan(steps=budget.autoencoder, lr=2e-3, warmup=50, seed=seed + 1, muon=True)
         file = run / "autoencoder.safetensors"
         histories["autoencoder"] = recipe.train_autoencoder(
             autoencoder, drawn, plan, checkpoint=file, share=share
@@ -90,16 +88,11 @@ def train_shapes(
     else:
         autoencoder, text_encoder, unet = unpack(start)
     latents = _latents(run / "latents.safetensors", autoencoder, drawn, share)
-    if start is None:
-        plan = Plan(steps=budget.decoder, lr=1.5e-3, warmup=50, seed=seed + 6)
-        file = run / "decoder.safetensors"
-        histories["decoder"] = recipe.train_decoder(
-            autoencoder, drawn, latents, plan, checkpoint=file, share=share
-        )
-    plan = Plan(steps=budget.denoiser, lr=1e-3, warmup=300, seed=seed + 5)
+    plan = Plan(steps=budget.denoiser, lr=2e-3, warmup=100, seed=seed + 5, muon=True)
     histories["denoiser"] = recipe.train_denoiser(
         unet,
         text_encoder,
+        drawn.scenes,
         latents,
         ids,
         reading.tokens(tokenizer, [""])[0],

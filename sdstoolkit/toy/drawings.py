@@ -23,8 +23,17 @@ class Drawings:
         return self.images[rows].float() / 255
 
 
-def drawings(n: int, *, seed: int = 0, file: Path | None = None) -> Drawings:
-    """Draw n scenes, or read them back from the file that an earlier call wrote."""
+def drawings(
+    n: int, *, seed: int = 0, degraded: float = 0.2, file: Path | None = None
+) -> Drawings:
+    """Draw n scenes, or read them back from the file that an earlier call wrote.
+
+    Args:
+        n: How many, at least 1.
+        seed: Names the data set.
+        degraded: Share of damaged pictures, in [0, 1].
+        file: Where the data set is kept; None keeps it nowhere.
+    """
     if file is not None and file.exists():
         tensors = load_file(file)
         images = tensors.pop("image")
@@ -34,7 +43,7 @@ def drawings(n: int, *, seed: int = 0, file: Path | None = None) -> Drawings:
     rng = torch.Generator().manual_seed(seed)
     scenes, images = [], []
     for start in tqdm(range(0, n, 512), "drawings"):
-        scenes.append(data.draw_scenes(min(512, n - start), rng))
+        scenes.append(data.draw_scenes(min(512, n - start), rng, degraded=degraded))
         images.append((data.render(scenes[-1], rng) * 255).round().byte())
     made = Drawings(torch.cat(images), data.Scenes.cat(scenes))
     if file is not None:

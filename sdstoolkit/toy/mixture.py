@@ -196,8 +196,11 @@ class Mixture(nn.Module):
         return Posterior(log_prob, share, pull, self.means + shift)
 
     def _suits_features(self, x: Tensor) -> bool:
-        """Whether there is work to save, and x is so near that squares lose no digits."""
-        if len(x) < 64 or len(x) * self.means.numel() < 2**15:
+        """Whether there is work to save, and x is so near that squares lose no digits.
+
+        What is to be differentiated goes the other way, which needs no buffers.
+        """
+        if x.requires_grad or len(x) < 64 or len(x) * self.means.numel() < 2**15:
             return False
         centre = self._centre()
         reach = torch.maximum((x - centre).abs().max(), (self.means - centre).abs().max())
@@ -209,7 +212,7 @@ class Mixture(nn.Module):
     def _by_features(self, x: Tensor) -> Tensor:
         """The score of [n, D]: with log w_k N(x; ...) = c_k . phi(x) it is rho C dphi / dx."""
         D, centre = x.shape[1], self._centre()
-        mu, columns = self.means - centre, (x - centre).T
+        mu, columns = self.means - centre, (x - centre).T.contiguous()
         constant = self.log_weights - (2 * math.pi * self.spread).log().sum(1) / 2
         if self.basis is None:
             squares, linear = -1 / (2 * self.spread), mu / self.spread
@@ -220,23 +223,31 @@ class Mixture(nn.Module):
             squares = torch.where(i == j, -precision[:, i, j] / 2, -precision[:, i, j])
         constant = constant - (linear * mu).sum(1) / 2
         C = torch.cat([squares, linear, constant[:, None]], 1)
-        scores = []
-        for part in columns.split(max(16, 2**18 // sum(C.shape)), dim=1):  # stays in the cache
+        K, F = C.shape
+        width = max(16, 2**17 // (K + F))  # columns at a time: it stays in the cache
+        phi, slope = (columns.new_ones(F, width) for _ in range(2))
+        joint, share = (columns.new_empty(K, width) for _ in range(2))
+        scores = torch.empty_like(columns)
+        for part, score in zip(columns.split(width, 1), scores.split(width, 1), strict=True):
+            if part.shape[1] < width:  # the last of them
+                left = part.shape[1]
+                phi, slope, joint, share = (v[:, :left] for v in (phi, slope, joint, share))
             if self.basis is None:
-                pairs = [part.square()]
+                torch.mul(part, part, out=phi[:D])
             else:
-                pairs = [part[d] * part[d:] for d in range(D)]
-            phi = torch.cat([*pairs, part, torch.ones_like(part[:1])])
-            slope = C.T @ (C @ phi).softmax(0)
-            score = slope[-1 - D : -1].clone()
+                for d, block in enumerate(phi[: -1 - D].split(list(range(D, 0, -1)))):
+                    torch.mul(part[d], part[d:], out=block)
+            phi[-1 - D : -1] = part
+            torch.softmax(torch.mm(C, phi, out=joint), 0, out=share)
+            torch.mm(C.T, share, out=slope)
+            score.copy_(slope[-1 - D : -1])
             if self.basis is None:
-                score += 2 * slope[:D] * part
+                score.addcmul_(slope[:D], part, value=2)
             else:
                 for d, block in enumerate(slope[: -1 - D].split(list(range(D, 0, -1)))):
-                    score[d:] += block * part[d]
-                    score[d] += (block * part[d:]).sum(0)
-            scores.append(score)
-        return torch.cat(scores, 1).T
+                    score[d:].addcmul_(block, part[d])
+                    score[d].add_(block.mul_(part[d:]).sum(0))
+        return scores.T
 
     def _at(self, x: Tensor) -> "Posterior":
         return self.posterior(x, x.new_ones(len(x)), x.new_zeros(len(x)))

@@ -1,25 +1,20 @@
 """A small network that learns a score in a few dimensions, and the function that trains one.
 
-    out = F(x_t / sqrt(alpha^2 d^2 + sigma^2), t) sqrt(a^2 d^2 + b^2),   d = sigma_data
+    h <- silu(W h + T phi(t)),   layer by layer
 
-Input and output have unit variance at every level for data of the standard deviation d, whatever
-the schedule and the parameterisation out = a x_0 + b eps are (Karras, Aittala, Aila and Laine,
-2022, https://arxiv.org/abs/2206.00364, choose their coefficients by this). Time enters each layer
-as Fourier features sin(pi k t), cos(pi k t), k = 1 ... K.
+between the scales of :mod:`sdstoolkit.toy.score_network`.
 """
 
-import math
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
-from sdstoolkit.condition import Condition
-from sdstoolkit.noise import NoiseLevel, Schedule
-from sdstoolkit.prediction import Karras, Parameterization
-from sdstoolkit.score import ScoreModel
+from sdstoolkit.noise import Schedule
+from sdstoolkit.prediction import Parameterization
 from sdstoolkit.toy.objectives import Continuous, Objective
+from sdstoolkit.toy.score_network import ScoreNetwork
 from sdstoolkit.toy.training import History, Plan, fit
 
 __all__ = ["MLPScore", "train"]
@@ -27,7 +22,7 @@ __all__ = ["MLPScore", "train"]
 M = TypeVar("M", bound=nn.Module)
 
 
-class MLPScore(ScoreModel):
+class MLPScore(ScoreNetwork):
     """A time-conditioned multilayer perceptron as a score model.
 
         h <- silu(W h + T phi(t)),   out = F sqrt(a^2 d^2 + b^2)
@@ -46,8 +41,6 @@ class MLPScore(ScoreModel):
         ValueError: a size below 1, or sigma_data not above 0.
     """
 
-    rates: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -60,26 +53,13 @@ class MLPScore(ScoreModel):
         sigma_data: float | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if min(dim, width, depth, features) < 1:
-            raise ValueError(
-                f"dim = {dim}, width = {width}, depth = {depth} and features = {features} are not "
-                "all at least 1."
-            )
-        if sigma_data is None:
-            sigma_data = 1.0
-            if isinstance(parameterization, Karras):
-                sigma_data = parameterization.sigma_data
-        if not 0 < sigma_data < math.inf:
-            raise ValueError(f"sigma_data = {sigma_data} is not a finite number above 0.")
-        self.schedule, self.parameterization, self.shape = schedule, parameterization, (dim,)
-        self.sigma_data = sigma_data
-        self.register_buffer("rates", math.pi * torch.arange(1, features + 1))
+        sizes = {"dim": dim, "width": width, "depth": depth, "features": features}
+        super().__init__((dim,), schedule, parameterization, sizes, sigma_data)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            sizes = [dim] + [width] * depth
+            widths = [dim] + [width] * depth
             self.layers = nn.ModuleList(
-                nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False)
+                nn.Linear(i, o) for i, o in zip(widths, widths[1:], strict=False)
             )
             self.times = nn.ModuleList(
                 nn.Linear(2 * features, width, bias=False) for _ in range(depth)
@@ -88,18 +68,11 @@ class MLPScore(ScoreModel):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def output(self, x_t: Tensor, level: NoiseLevel, condition: Condition | None) -> Tensor:
-        """The network's output, as `ScoreModel.output`; ValueError if there is a condition."""
-        if condition:
-            raise ValueError(f"MLPScore takes no condition; {condition} was given.")
-        d, dtype = self.sigma_data, x_t.dtype
-        angle = level.t[:, None] * self.rates.double()
-        phi = torch.cat([angle.sin(), angle.cos()], 1).to(dtype)
-        h = x_t / torch.hypot(d * level.alpha, level.sigma).to(dtype)
+    def body(self, h: Tensor, phi: Tensor) -> Tensor:
+        """The layers, as `ScoreNetwork.body`."""
         for layer, time in zip(self.layers, self.times, strict=True):
             h = nn.functional.silu(layer(h) + time(phi))
-        a, b = self.parameterization.coefficients(level)
-        return self.last(h) * torch.hypot(a * d, b).to(dtype)
+        return self.last(h)
 
 
 def train(

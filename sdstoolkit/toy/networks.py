@@ -5,9 +5,9 @@ r"""The parts of the bundled model, as ordinary diffusers and transformers modul
 ============  ========================================  ===============================
 part          maps                                      size
 ============  ========================================  ===============================
-autoencoder   [3, 64, 64] pixels <-> [4, 16, 16]        0.65 M parameters, factor 4
+autoencoder   [3, 64, 64] pixels <-> [16, 8, 8]         1.29 M parameters, factor 8
 text encoder  32 tokens -> [32, 128]                    0.29 M parameters, two layers
-denoiser      [4, 16, 16], t, [32, 128] -> [4, 16, 16]  3.84 M parameters, predicts v
+denoiser      [16, 8, 8], t, [32, 128] -> [16, 8, 8]    4.07 M parameters, predicts v
 ============  ========================================  ===============================
 
 The denoiser predicts :math:`v = \alpha\,\epsilon - \sigma\,x_0`: its loss keeps a signal at
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-LATENT_CHANNELS = 4
+LATENT_CHANNELS = 16
 TEXT_LENGTH = 32
 TEXT_WIDTH = 128
 START, END, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|unknown|>"
 
 
 def autoencoder() -> "AutoencoderKL":
-    """An untrained AutoencoderKL of factor 4 with 4 latent channels."""
+    """An untrained AutoencoderKL of factor 8 with 16 latent channels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 80),
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
@@ -57,12 +57,12 @@ def denoiser() -> "UNet2DConditionModel":
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=8,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        block_out_channels=(64, 96, 112),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        block_out_channels=(112, 112),
         layers_per_block=1,
         resnet_time_scale_shift="scale_shift",
         addition_embed_type="text",

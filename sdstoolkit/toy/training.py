@@ -1,6 +1,6 @@
 r"""One training loop, for every network that this project fits.
 
-AdamW under a linear warm-up and a cosine decay, gradients clipped to a global norm, and an
+AdamW or Muon under a linear warm-up and a cosine decay, gradients clipped to a global norm, and an
 exponential moving average of the weights whose memory grows with the step,
 
 .. math:: \bar\theta \leftarrow d_k\,\bar\theta + (1 - d_k)\,\theta, \qquad
@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Generator, Tensor, nn
 
 from sdstoolkit._files import write_atomically
+from sdstoolkit.toy.optimizer import Optimizer
 
 Loss = Callable[[int, Generator], Tensor]
 
@@ -44,12 +45,13 @@ class Plan:
         steps: Optimiser steps, at least 1.
         lr: Peak learning rate.
         warmup: Steps of the linear rise to it.
-        weight_decay: AdamW's, applied to matrices and convolutions only.
+        weight_decay: Decoupled, of matrices and convolutions only.
         clip: Bound of the gradient's global norm.
         ema: The average's final decay, in [0, 1); 0 keeps the last weights.
         seed: Names the run.
         report_every: Steps between the points of the history.
         save_every: Steps between checkpoints.
+        muon: Whether matrices and convolutions move by Muon, see :mod:`sdstoolkit.toy.optimizer`.
     """
 
     steps: int
@@ -61,6 +63,7 @@ class Plan:
     seed: int = 0
     report_every: int = 25
     save_every: int = 250
+    muon: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -114,17 +117,13 @@ def fit(
     """
     from tqdm import tqdm
 
-    params = {k: p for k, p in network.named_parameters() if p.requires_grad}
-    groups = [
-        {"params": [p for p in params.values() if p.ndim > 1], "weight_decay": plan.weight_decay},
-        {"params": [p for p in params.values() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.99), foreach=True)
+    optimizer = Optimizer(network, lr=plan.lr, weight_decay=plan.weight_decay, muon=plan.muon)
+    params = optimizer.params
     average = [p.detach().clone() for p in params.values()]
     rng = torch.Generator().manual_seed(plan.seed)
     history, first = History(), 0
     if checkpoint is not None and checkpoint.exists():
-        history, first = _restore(checkpoint, params, average, optimizer, rng)
+        history, first = _restore(checkpoint, average, optimizer, rng)
 
     started, before = time.monotonic(), history.seconds
     recent: list[Tensor] = []
@@ -139,10 +138,7 @@ def fit(
         disable=not writes,
     ) as bar:
         for step in bar:
-            for group in optimizer.param_groups:
-                group["lr"] = plan.lr * plan.rate(step)
             value = loss(step, rng)
-            optimizer.zero_grad()
             value.backward()
             if reduce is not None:
                 grads = [
@@ -153,7 +149,7 @@ def fit(
                 for p, part in zip(params.values(), parts, strict=True):
                     p.grad = part.view_as(p)
             nn.utils.clip_grad_norm_(params.values(), plan.clip, foreach=True)
-            optimizer.step()
+            optimizer.step(plan.lr * plan.rate(step))
             decay = min(plan.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(average, [p.detach() for p in params.values()], 1 - decay)
             recent.append(value.detach())
@@ -174,7 +170,7 @@ def fit(
                 if watch is not None:
                     extra = dict(watch(step + 1))
                 if checkpoint is not None and writes:
-                    _save(checkpoint, params, average, optimizer, rng, history, step + 1)
+                    _save(checkpoint, average, optimizer, rng, history, step + 1)
     with torch.no_grad():
         for p, mean_p in zip(params.values(), average, strict=True):
             p.copy_(mean_p)
@@ -192,32 +188,29 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 def _save(
     path: Path,
-    params: dict[str, nn.Parameter],
     average: list[Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     rng: Generator,
     history: History,
     step: int,
 ) -> None:
-    tensors: dict[str, Tensor] = {"generator": rng.get_state()}
-    for (key, p), mean in zip(params.items(), average, strict=True):
+    tensors = {"generator": rng.get_state(), **optimizer.state()}
+    for (key, p), mean in zip(optimizer.params.items(), average, strict=True):
         tensors[f"parameter.{key}"] = p
         tensors[f"average.{key}"] = mean
-        for moment, value in optimizer.state[p].items():
-            tensors[f"{moment}.{key}"] = value
     record = {"step": step, **vars(history)}
     save_tensors(path, tensors, {"record": json.dumps(record)})
 
 
 def _restore(
     path: Path,
-    params: dict[str, nn.Parameter],
     average: list[Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     rng: Generator,
 ) -> tuple[History, int]:
     with safe_open(path, "pt") as file:
         names = {k.removeprefix("parameter.") for k in file.keys() if k.startswith("parameter.")}
+        params = optimizer.params
         if names != set(params):
             raise ValueError(
                 f"{path} holds {len(names)} parameters that are not this network's {len(params)}: "
@@ -228,10 +221,7 @@ def _restore(
             for (key, p), mean in zip(params.items(), average, strict=True):
                 p.copy_(file.get_tensor(f"parameter.{key}"))
                 mean.copy_(file.get_tensor(f"average.{key}"))
-                optimizer.state[p] = {
-                    moment: file.get_tensor(f"{moment}.{key}")
-                    for moment in ("step", "exp_avg", "exp_avg_sq")
-                }
+        optimizer.restore({key: file.get_tensor(key) for key in file.keys()})
         rng.set_state(file.get_tensor("generator"))
     step = record.pop("step")
     return History(**record), step
