@@ -10,7 +10,7 @@ folder then holds an image a seed, grid.png and manifest.json. With --density an
 points fell where; beside it are the score field, trajectories, the annealing, and the moments.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sdstoolkit.score import ScoreModel
 
 Density = Literal["checkerboard", "mixture", "moons", "ring", "spirals", "swiss-roll"]
-EXECUTION = ("out", "seeds", "batch_size", "device")  # they do not decide on the image of a seed
 SHOWN = 64  # images in grid.png
 
 
@@ -64,16 +63,11 @@ def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
     from sdstoolkit import jobs
 
-    seeds = jobs.parse_seeds(options.seeds)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
-    job = jobs.Job(options.out, command="langevin", options=deciding, seeds=seeds)
-    if job.todo and options.density:
+    if options.density:
         from sdstoolkit.pipelines import _points
 
-        _points.draw(job, options)
-    elif job.todo:
-        make(job, options)
-    return job.report()
+        return jobs.run(options, _points.draw, command="langevin")
+    return jobs.run(options, make, command="langevin")
 
 
 def annealed(score: "ScoreModel", options: Options) -> Any:
@@ -112,8 +106,7 @@ def make(job: "Job", options: Options) -> None:
             for seed, image in zip(seeds, drawn, strict=True):
                 job.keep(seed, image, state="done", steps=rounds)
         shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
-        with job.file("grid.png") as path:
-            images.write_image(path, images.grid(shown))
+        job.write("grid.png", images.grid(shown))
 
 
 if __name__ == "__main__":

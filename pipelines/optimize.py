@@ -15,7 +15,7 @@ other seeds nor on how many are made at once. The folder then holds
 Ctrl-C keeps what was made so far; the same command goes on from there.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -25,7 +25,6 @@ from sdstoolkit.cli import Range, launch, one_of, plugin
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
 
-EXECUTION = ("out", "seeds", "batch_size", "device")  # they do not decide on the image of a seed
 SHOWN = 64  # images in grid.png, curves in loss.png
 
 
@@ -69,12 +68,7 @@ def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
     from sdstoolkit import jobs
 
-    seeds = jobs.parse_seeds(options.seeds)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
-    job = jobs.Job(options.out, command="optimize", options=deciding, seeds=seeds)
-    if job.todo:
-        make(job, options)
-    return job.report()
+    return jobs.run(options, make, command="optimize")
 
 
 def make(job: "Job", options: Options) -> None:
@@ -101,8 +95,7 @@ def make(job: "Job", options: Options) -> None:
         for seeds in job.batches(options.batch_size):
             job.follow(*begin(seeds), total=options.steps, tell=tell)
         shown = job.seeds[:SHOWN]
-        with job.file("grid.png") as path:
-            images.write_image(path, images.grid(torch.cat([job.read(seed) for seed in shown])))
+        job.write("grid.png", images.grid(torch.cat([job.read(seed) for seed in shown])))
         every = jobs.reading_period(options.steps)
         curves = {f"seed {seed}": job.record["seeds"][str(seed)]["loss"] for seed in shown}
         if any(curves.values()):

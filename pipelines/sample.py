@@ -13,7 +13,7 @@ An image is its seed's, whatever is drawn beside it. The folder then holds
 Ctrl-C keeps what was made so far; the same command goes on from there.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -23,7 +23,6 @@ from sdstoolkit.cli import Range, launch, one_of, plugin
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
 
-EXECUTION = ("out", "seeds", "batch_size", "device")  # they do not decide on the image of a seed
 SHOWN = 64  # images in grid.png
 MOMENTS = 8  # looks in a strip
 
@@ -60,12 +59,7 @@ def run(options: Options) -> int:
     """Draw the images that are missing."""
     from sdstoolkit import jobs
 
-    seeds = jobs.parse_seeds(options.seeds)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
-    job = jobs.Job(options.out, command="sample", options=deciding, seeds=seeds)
-    if job.todo:
-        make(job, options)
-    return job.report()
+    return jobs.run(options, make, command="sample")
 
 
 def make(job: "Job", options: Options) -> None:
@@ -95,17 +89,14 @@ def make(job: "Job", options: Options) -> None:
                 if step.x_0 is not None and step.index * MOMENTS % options.steps < MOMENTS:
                     looks.append(prior.codec.decode(step.x_0).detach())
                 tell(len(seeds) if step.index else 0, None)
-            alpha = model.schedule(flow.times[-1:])[0].item()
-            made = prior.codec.decode(step.x / alpha).detach()
+            made = prior.codec.decode(flow.clean(step)).detach()
             for row, seed in enumerate(seeds):
                 if not made[row].isfinite().all():
                     raise jobs.Failed(f"the image of seed {seed} is not finite; take more steps")
-                with job.file(f"{seed:06d}-steps.png") as path:
-                    images.write_image(path, images.strip([v[row : row + 1] for v in looks]))
+                job.write(f"{seed:06d}-steps.png", images.strip([v[row : row + 1] for v in looks]))
                 job.keep(seed, made[row], state="done", steps=options.steps)
         shown = job.seeds[:SHOWN]
-        with job.file("grid.png") as path:
-            images.write_image(path, images.grid(torch.cat([job.read(seed) for seed in shown])))
+        job.write("grid.png", images.grid(torch.cat([job.read(seed) for seed in shown])))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +37,9 @@ from sdstoolkit.canvas import Canvas
 from sdstoolkit.images import read_image, strip, write_image
 from sdstoolkit.optimization import Step
 
-__all__ = ["Failed", "Job", "parse_seeds", "pick_device", "progress", "versions"]
+__all__ = ["Failed", "Job", "parse_seeds", "pick_device", "progress", "run", "versions"]
+
+EXECUTION = ("out", "seeds", "batch_size", "device")  # options that do not decide on an image
 
 READINGS = 50  # how often the loss of an optimisation is read
 MOMENTS = 8  # how many of its looks are kept, the first and the last among them
@@ -90,6 +93,51 @@ def versions() -> dict[str, str]:
     return found
 
 
+def run(
+    options: Any,
+    make: "Callable[[Job, Any], None]",
+    *,
+    command: str,
+    files: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+) -> int:
+    """Open the job of a verb's options, make what is missing, and say what the folder holds.
+
+    Args:
+        options: A dataclass with `out`; all others but `EXECUTION` decide on the images.
+        make: What makes the images that are missing; not called where there are none.
+        command: The verb.
+        files: The options that name files to read: their contents decide, not where they lie.
+        seeds: The images; by default what the option `seeds` says, or image 0 alone.
+
+    Returns:
+        The exit code: 1 if an image could not be finished.
+
+    Raises:
+        ValueError: As `parse_seeds` and `Job`.
+        FileNotFoundError: One of the files is not there.
+    """
+    if seeds is None:
+        seeds = parse_seeds(options.seeds) if hasattr(options, "seeds") else (0,)
+    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
+    for name in files:
+        given = deciding[name]
+        deciding[name] = _named(given) if isinstance(given, str) else [*map(_named, given)]
+    job = Job(options.out, command=command, options=deciding, seeds=seeds)
+    if job.todo:
+        make(job, options)
+    return job.report()
+
+
+def _named(path: str) -> str:
+    """The name of a file and its hash; what is no file stays as it is."""
+    if not path:
+        return path
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path!r}")
+    return f"{Path(path).name} (sha256 {sha256(path)})"
+
+
 class Job:
     """A run into a folder; a context manager around everything that writes.
 
@@ -136,10 +184,15 @@ class Job:
             _manifest.refuse_another(self.out / name, entry)
 
     def _is_kept(self, seed: int) -> bool:
-        """Whether the image of a seed is there and final."""
+        """Whether the image of a seed is there and final, and all that is named after it."""
         path, entry = self.path(seed), self.record["seeds"].get(str(seed), {})
         _manifest.refuse_another(path, entry)
-        return path.exists() and entry["state"] in ("done", "frozen")
+        whole = all(
+            (self.out / name).exists()
+            for name in self.record["outputs"]
+            if name.startswith(f"{path.stem}-")
+        )
+        return path.exists() and entry["state"] in ("done", "frozen") and whole
 
     def path(self, seed: int) -> Path:
         """Where the image of a seed lies."""
@@ -221,6 +274,14 @@ class Job:
         finally:
             draft.unlink(missing_ok=True)
 
+    def write(self, name: str, what: str | Tensor) -> None:
+        """Make one file of the folder from a text or an image; errors are those of `file`."""
+        with self.file(name) as draft:
+            if isinstance(what, str):
+                draft.write_text(what, encoding="utf-8")
+            else:
+                write_image(draft, what)
+
     def keep(self, seed: int, image: Tensor, *, state: str, steps: int, **facts: Any) -> None:
         """Write the image of a seed, and what there is to say about it.
 
@@ -287,8 +348,7 @@ class Job:
             at = frozen.get(seed, good[-1][0])
             ended = "interrupted" if stopped else "done" if at == done else "frozen"
             state = "frozen" if seed in frozen else ended
-            with self.file(f"{seed:06d}-steps.png") as draft:
-                write_image(draft, strip([look for _, look in good]))
+            self.write(f"{seed:06d}-steps.png", strip([look for _, look in good]))
             loss = [float(f"{v[row]:.5g}") if math.isfinite(v[row]) else None for v in curve]
             self.keep(seed, good[-1][1], state=state, steps=at, loss=loss)
         if stopped is not None:

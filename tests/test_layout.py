@@ -19,7 +19,7 @@ FLOORS = (  # each imports from the lines above, and leftwards in its own
     ("score", "prior"),
     ("toy", "adapters", "guidance"),
     ("tweedie", "statistics", "solvers", "samplers", "likelihood", "distill"),
-    ("images", "plots", "inspection", "studies", "canvas", "optimization", "edit"),
+    ("images", "pictures", "plots", "inspection", "studies", "canvas", "optimization", "edit"),
     ("jobs",),
     ("cli", "pipelines", "demos"),
 )
