@@ -88,21 +88,22 @@ def make(job: "Job", options: Options) -> None:
             score, steps=options.levels, corrections=options.steps, snr=options.snr
         )
     rounds = options.levels + 1
-    with job, jobs.progress(len(job.todo) * rounds, unit="level") as tell:
+    with job, jobs.progress(len(job.mine) * rounds, unit="level") as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
-        for seeds in job.batches(options.batch_size):
-            states = sampler.steps(len(seeds), condition, seeds)
-            x_0 = next(states)
-            for state in states:
-                x_0 = state
-                tell(len(seeds), None)
-            with torch.no_grad():
+        for part in job.parts(options.batch_size):
+            with part as seeds, torch.no_grad():
+                states = sampler.steps(len(seeds), condition, seeds)
+                x_0 = next(states)
+                for state in states:
+                    x_0 = state
+                    tell(len(seeds), None)
                 drawn = prior.codec.decode(x_0).float().cpu()
-            for seed, image in zip(seeds, drawn, strict=True):
-                job.keep(seed, image, state="done", steps=rounds)
-        shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
-        with job.file("grid.png") as path:
-            images.write_image(path, images.grid(shown))
+                for seed, image in zip(seeds, drawn, strict=True):
+                    job.keep(seed, image, state="done", steps=rounds)
+        if job.gather():
+            shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
+            with job.file("grid.png") as path:
+                images.write_image(path, images.grid(shown))
 
 
 if __name__ == "__main__":
