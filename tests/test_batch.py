@@ -1,4 +1,4 @@
-"""Many prompts, many processes, and runs that are cut off: nothing is lost, mixed or made twice."""
+"""Many prompts, many processes, runs that are cut off: nothing is lost, mixed or made twice."""
 
 import json
 import multiprocessing
@@ -180,7 +180,8 @@ def _child(out, pause, stop_at):
 
 def start(out, *, pause=0.0, stop_at=None):
     """The run in a process of its own, that knows what this one has imported."""
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(out, pause, stop_at))
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=_child, args=(out, pause, stop_at))
     process.start()
     return process
 
