@@ -59,7 +59,8 @@ def run(options: Options) -> int:
             print(f"the noise was estimated: sigma is {sigma:.4f}")
         with job:
             job.note(device=device, model=prior.score.describe())
-            job.keep(0, clean.x_0.float().cpu(), state="done", steps=1, sigma=sigma)
+            for seed in job.mine:  # of many processes one is enough
+                job.keep(seed, clean.x_0.float().cpu(), state="done", steps=1, sigma=sigma)
     return job.report()
 
 

@@ -114,7 +114,7 @@ def _promised() -> int | None:
         words: Iterable[str] = psutil.Process().parent().cmdline()
     except (ImportError, AttributeError, OSError, RuntimeError):
         return None
-    found = re.search(r"accelerate.* launch .*--num_processes[= ](\d+)", " ".join(words))
+    found = re.search(r"accelerate\S*[ .]launch .*--num_processes[= ](\d+)", " ".join(words))
     return int(found[1]) if found else None
 
 
