@@ -169,6 +169,9 @@ class Site:
             ValueError: It may not be used here, or cannot be loaded.
         """
         name = self._allowed(name)
+        found = self._loaded.get(name)  # whoever has a model does not wait for one that loads
+        if found is not None:
+            return found
         with self._loading:
             if name not in self._loaded:
                 while len(self._loaded) >= MOST_MODELS:
@@ -176,7 +179,6 @@ class Site:
                 self._loaded[name] = load(
                     name, device=self.device, local_files_only=not self.allow_hub
                 )
-            self._loaded.move_to_end(name)
             return self._loaded[name]
 
     def _allowed(self, name: object) -> str:

@@ -27,7 +27,7 @@ from sdstoolkit.toy import data
 TITLE, PLACE = "Edit", 2
 TAB = "edit"
 SHOWN = 512  # pixels of the mask's side on the page
-BRUSH = "#d6336c"
+BRUSH = "#12b5cb"
 MOST_STEPS = 200
 EXAMPLES = (  # shape, colour, background; what it shall be
     ("heart", "red", "white", "a blue heart on a white background"),
@@ -156,9 +156,9 @@ def build(site: Site) -> None:
             with gr.Row():
                 run = gr.Button("Edit", variant="primary", elem_id="edit", min_width=90)
                 stop = gr.Button("Stop", variant="stop", min_width=80)
-            with gr.Accordion("Mask: paint where to edit", open=False, elem_id="mask-box"):
+            with gr.Accordion("Mask: paint where to edit; unpainted, everything is", open=False, elem_id="mask-box"):
                 mask = gr.ImageEditor(
-                    label="Nothing painted edits everything", type="pil", format="png",
+                    label="Mask", type="pil", format="png",
                     sources=(), transforms=(), layers=False, canvas_size=(SHOWN, SHOWN),
                     fixed_canvas=True, height=420, elem_id="mask", buttons=[],
                     brush=gr.Brush(

@@ -18,6 +18,7 @@ from sdstoolkit.cli import plugin
 from sdstoolkit.demos import _pictures
 from sdstoolkit.demos._guard import number, spoken, text
 from sdstoolkit.demos._site import DEVICE, Run, Site, pack
+from sdstoolkit.optimization import Loss
 from sdstoolkit.pipelines.optimize import EXECUTION, Options
 from sdstoolkit.prior import Prior
 from sdstoolkit.rng import generators, normal
@@ -38,8 +39,10 @@ EXAMPLES = (
 class Watched:
     """A loss that remembers its gradient by x_0."""
 
-    def __init__(self, loss: Distiller) -> None:
-        self.loss, self.gradient, self._hook = loss, None, None
+    def __init__(self, loss: Loss) -> None:
+        self.loss: Any = loss
+        self.gradient: Tensor | None = None
+        self._hook: Any = None
 
     def __call__(self, x_0: Tensor, *, progress: float = 0.0, rng: Any = None) -> Tensor:
         """The loss."""

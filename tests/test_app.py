@@ -12,7 +12,6 @@ import threading
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,8 +138,8 @@ def test_uploads(tmp_path):
 def test_a_page_runs_one_thing_and_old_runs_make_room(tmp_path, monkeypatch):
     runs, one, two = (
         _site.Runs(tmp_path),
-        SimpleNamespace(session_hash="one"),
-        SimpleNamespace(session_hash="two"),
+        gradio.Request(session_hash="one"),
+        gradio.Request(session_hash="two"),
     )
     with runs.working(one, "a") as run:
         with pytest.raises(ValueError, match="running something already"), runs.working(one, "b"):
@@ -382,7 +381,7 @@ def opened(chromium, address, width, scheme):
 @needs_shapes
 @pytest.mark.slow
 def test_the_page_wide_and_light(chromium, address, tmp_path):
-    """Type, run, see the image change, stop, download; then edit an example."""
+    """Type, run, see the image change, stop, download; paint a mask on an example, and edit."""
     page, wrong = opened(chromium, address, 1280, "light")
     page.locator("textarea").first.fill("a large yellow star on a blue background")
     page.click("#run")
@@ -401,10 +400,20 @@ def test_the_page_wide_and_light(chromium, address, tmp_path):
     with zipfile.ZipFile(tmp_path / "results.zip") as file:
         assert any(name.endswith("manifest.json") for name in file.namelist())
     page.get_by_role("tab", name="Edit").click()
+    page.locator("#mask-box").get_by_role("button").first.click()
+    page.locator("#mask canvas").first.wait_for()
     page.locator("table tbody tr:visible").first.click()
     page.wait_for_function(f"document.querySelector('#target textarea').value == '{BLUE}'")
+    page.wait_for_timeout(3000)  # until what is painted on is drawn
+    box = page.locator("#mask canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 60, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y, steps=8)
+    page.mouse.up()
     page.click("#edit")
     page.wait_for_selector("#after img")
+    assert "% editable" in page.locator(".said:visible").first.inner_text()
     page.screenshot(path=SHOTS / "edit-1280-light.png", full_page=True)
     page.close()
     assert not wrong
@@ -462,7 +471,7 @@ def test_threads_do_not_share_a_run(tmp_path):
     runs, seen = _site.Runs(tmp_path), []
 
     def one(name):
-        with runs.working(SimpleNamespace(session_hash=name), "a") as run:
+        with runs.working(gradio.Request(session_hash=name), "a") as run:
             time.sleep(0.01)
             seen.append(run.folder)
 
