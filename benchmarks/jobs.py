@@ -3,9 +3,9 @@
     python benchmarks/jobs.py                      writes docs/benchmarks/jobs.md
     python benchmarks/jobs.py --seeds 4 --kills 2 --steps 6 --dry
 
-Throughput: `sds optimize` on `shapes`, from the first step to the last, by one process of one thread
-and by two of one thread each, both under torchrun; seeds a minute. Kills: the same run, killed with
-SIGKILL at moments of a seeded die until it has ended, against one that nobody killed; every file
+Throughput: `sds optimize` on `shapes`, from the first step to the last, by one process of one
+thread and by two of one thread each under torchrun; seeds a minute. Kills: the same run, killed
+with SIGKILL at moments of a seeded die until it has ended, against one that nobody killed; every file
 that was finished must stay as it is, and the last images must have the same bits.
 """
 

@@ -156,7 +156,8 @@ def build(site: Site) -> None:
             with gr.Row():
                 run = gr.Button("Edit", variant="primary", elem_id="edit", min_width=90)
                 stop = gr.Button("Stop", variant="stop", min_width=80)
-            with gr.Accordion("Mask: paint where to edit; unpainted, everything is", open=False, elem_id="mask-box"):
+            about = "Mask: paint where to edit; unpainted, everything is"
+            with gr.Accordion(about, open=False, elem_id="mask-box"):
                 mask = gr.ImageEditor(
                     label="Mask", type="pil", format="png",
                     sources=(), transforms=(), layers=False, canvas_size=(SHOWN, SHOWN),

@@ -228,8 +228,8 @@ def test_an_image_grows_and_comes_as_a_folder_of_the_command(client, tmp_path):
     image, guess, gradient, curve, packed, status = seen[-1]
     assert len(seen) >= 2 and "**running** · step 1 of 6" in seen[0][-1]
     assert status.startswith("**done** · step 6 of 6") and "<circle" in curve
-    assert read_image(image).shape == (1, 3, 70, 134)  # two of 64 side by side
-    assert read_image(guess).shape == read_image(gradient).shape == (1, 3, 70, 134)
+    assert read_image(image).shape == (1, 3, 68, 134)  # two of 64 side by side
+    assert read_image(guess).shape == read_image(gradient).shape == (1, 3, 68, 134)
     with zipfile.ZipFile(packed) as file:
         file.extractall(tmp_path)
     folder = tmp_path / "optimize" / "result"
