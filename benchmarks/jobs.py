@@ -5,8 +5,8 @@
 
 Throughput: `sds optimize` on `shapes`, from the first step to the last, by one process of one
 thread and by two of one thread each under torchrun; seeds a minute. Kills: the same run, killed
-with SIGKILL at moments of a seeded die until it has ended, against one that nobody killed; every file
-that was finished must stay as it is, and the last images must have the same bits.
+with SIGKILL at moments of a seeded die until it has ended, against one that nobody killed; every
+file that was finished must stay as it is, and the last images must have the same bits.
 """
 
 import argparse
