@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdstoolkit import ClassifierFree, ProbabilityFlow, _plugins, images, jobs
 from sdstoolkit.cli import plugin
+from sdstoolkit.condition import Condition
 from sdstoolkit.demos import _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
 from sdstoolkit.demos._site import DEVICE, Site, pack
@@ -36,14 +37,15 @@ EXAMPLES = (  # shape, colour, background; what it shall be
 )
 
 
-def editor(name: str, model: ScoreModel, guided: ScoreModel, **options: Any) -> Edit:
+def editor(name: str, model: ScoreModel, null: Condition, scale: float, **options: Any) -> Edit:
     """A method by name, with those of the options that it takes."""
     kind = plugin("sdstoolkit.edit", name, Edit)
     taken = inspect.signature(kind).parameters
+    guided = ClassifierFree(model, null, scale=scale)
+    options |= {"guided": guided, "null": null, "scale": scale}
     given = {key: value for key, value in options.items() if key in taken}
-    if "guided" in taken:
-        return kind(model, guided, **given)
-    return kind(model if "scale" in taken else guided, **given)
+    guides_itself = "guided" in taken or "scale" in taken
+    return kind(model if guides_itself else guided, **given)
 
 
 def painted(value: Any, size: tuple[int, int]) -> Tensor | None:
@@ -90,8 +92,7 @@ def run_edit(
     mask = painted(mask_of, prior.size)
     old, new = (prior.condition(p or None) for p in (source, target))
     score = Watching(prior.score, run, lambda n: progress((n, None), desc="editing", unit="calls"))
-    guided = ClassifierFree(score, prior.condition(None), scale=scale)
-    kind = editor(method, score, guided, strength=strength, steps=steps, scale=scale)
+    kind = editor(method, score, prior.condition(None), scale, strength=strength, steps=steps)
     with torch.no_grad():
         x_0 = prior.codec.encode(image)
         edited = kind(x_0, old, new, seed=seed).to(x_0.dtype)
