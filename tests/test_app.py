@@ -248,7 +248,7 @@ def test_pause_resume_and_stop_keep_what_was_made(client):
     while not job.outputs():
         time.sleep(0.05)
     client.predict(api_name="/pause")
-    paused = job.result(timeout=120)
+    paused = job.result(timeout=900)
     assert paused[-1].startswith("**paused**") and paused[-2].endswith(".zip")
     at = int(re.search(r"step (\d+) of", paused[-1])[1])
     job = client.submit(api_name="/resume")
@@ -258,7 +258,7 @@ def test_pause_resume_and_stop_keep_what_was_made(client):
     with pytest.raises(Exception, match="running something already"):
         client.predict(**ask())
     client.predict(api_name="/stop")
-    assert job.result(timeout=120)[-1].startswith("**stopped**")
+    assert job.result(timeout=900)[-1].startswith("**stopped**")
     with pytest.raises(Exception, match="nothing to resume"):
         client.predict(api_name="/resume")
 
