@@ -15,6 +15,12 @@ import tyro
 
 from sdstoolkit.cli import Range, launch
 
+Switch = Annotated[
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(help_behavior_hint="(default: False)"),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -26,17 +32,19 @@ class Options:
     """The port: 0 to 65535; 0 takes a free one."""
     auth: Annotated[str | None, tyro.conf.arg(metavar="USER:PASSWORD")] = None
     """Who may come in; @FILE reads it from a file, so that it is in no list of processes."""
-    models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
+    models: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="(default: none)")
+    ] = ()
     """Models to offer beside the bundled ones: folders, or names of the hub."""
-    allow_hub: bool = False
+    allow_hub: Switch = False
     """Let users name any model of the Hugging Face hub, which is then downloaded."""
     jobs: Annotated[int, Range(low=1)] = 2
     """Runs that are computed at once: 1 or more; the others wait."""
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    browser: bool = False
+    browser: Switch = False
     """Open a browser."""
-    share: bool = False
+    share: Switch = False
     """Ask gradio for a public link to this machine; needs --auth."""
 
 
