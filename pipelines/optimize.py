@@ -68,9 +68,9 @@ class Options:
     batch_size: Annotated[int, Range(low=1)] = 4
     """Images at a time in each process: 1 or more; halved where they do not fit into memory."""
     checkpoint_every: Annotated[int, Range(low=0)] = 100
-    """Steps between two checkpoints; 0 for none, but on SIGTERM."""
+    """Steps between two checkpoints: 0 or more; 0 writes none but on SIGTERM."""
     processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
-    """How many processes must have been started; by default what the launcher was told."""
+    """How many processes there must be: 1 or more; by default what the launcher was told."""
 
 
 def run(options: Options) -> int:

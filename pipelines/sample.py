@@ -56,7 +56,7 @@ class Options:
     batch_size: Annotated[int, Range(low=1)] = 4
     """Images at a time in each process: 1 or more; halved where they do not fit into memory."""
     processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
-    """How many processes must have been started; by default what the launcher was told."""
+    """How many processes there must be: 1 or more; by default what the launcher was told."""
 
 
 def run(options: Options) -> int:
