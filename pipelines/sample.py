@@ -65,7 +65,7 @@ def run(options: Options) -> int:
 
     seeds, chosen = jobs.parse_seeds(options.seeds), asdict(options)
     deciding = {k: v for k, v in chosen.items() if k not in EXECUTION}
-    shared = {"prompts": options.prompts, "processes": options.processes}
+    shared: dict[str, Any] = {"prompts": options.prompts, "processes": options.processes}
     works = batch.Batch(options.out, command="sample", options=deciding, seeds=seeds, **shared)
     if works.todo:
         make(works, options)

@@ -288,7 +288,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(capsys, tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (("optimise", HEART), "there is no verb 'optimise', expected one of denoise"),
+        (("optimise", HEART), "there is no verb 'optimise', expected one of demo, denoise"),
         (("optimize",), "Missing from sds optimize: --out DIR; see sds optimize --help"),
         (("optimize", HEART), "--out DIR; see"),
         (("optimize", HEART, "--out"), "'--out'"),
