@@ -110,11 +110,12 @@ def plane(
     log_prob: Callable[[Tensor], Tensor], *, extent: float, size: int = 384
 ) -> Tensor:
     """A density in the plane over [-extent, extent]^2 as an image, [1, 3, size, size]."""
-    axis = torch.linspace(-extent, extent, size // 2)
+    few = size // 3
+    axis = torch.linspace(-extent, extent, few)
     at = torch.stack(torch.meshgrid(axis.flip(0), axis, indexing="ij")[::-1], -1).reshape(-1, 2)
     with torch.no_grad():
         density = log_prob(at).float()
-    density = (density - density.max()).exp().reshape(1, 1, size // 2, size // 2)
+    density = (density - density.max()).exp().reshape(1, 1, few, few)
     shown = colours(density.sqrt(), _BLUES)
     return torch.nn.functional.interpolate(shown, (size, size), mode="bilinear")
 

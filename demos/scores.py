@@ -27,7 +27,7 @@ TAB = "scores"
 MIXTURE = "mixture"
 DENSITIES = (MIXTURE, *POINTS)
 EXTENT = 3.6
-BLUR = 0.08  # of the points of a data set, whose smoothed law is the exact density
+BLUR = 0.1  # of the points of a data set, whose smoothed law is the exact density
 MOST_TRAINING = 2000
 EXACT, LEARNED = "exact", "learned"
 
@@ -39,7 +39,7 @@ def density(name: str) -> Mixture | Empirical:
         return Mixture(means=means, std=0.35, weights=[0.3, 0.5, 0.2])
     if name not in POINTS:
         raise ValueError(f"there is no density {name!r}, expected one of {', '.join(DENSITIES)}")
-    return Empirical(POINTS[name](1500, seed=0), BLUR)
+    return Empirical(POINTS[name](600, seed=0), BLUR)
 
 
 def learn(law: Mixture | Empirical, steps: int) -> tuple[ScoreModel, float]:
@@ -103,7 +103,7 @@ def _compare(
         )  # fmt: skip
         with Pillow.open(path) as opened:
             picture = opened.convert("RGB")
-    x_0 = law.sample(2000, seed=2)
+    x_0 = law.sample(500, seed=2)
     level = exact.level(t, x_0)
     x_t = level.perturb(x_0, torch.randn(x_0.shape, generator=torch.Generator().manual_seed(3)))
     a, b = learned(x_t, level).x_0, exact(x_t, level).x_0
