@@ -2,6 +2,7 @@
 
     python benchmarks/app.py                       writes docs/benchmarks/app.md
     python benchmarks/app.py --clients 2 --hostile 20 --dry
+    python benchmarks/app.py --picture             draws docs/images/app.png
 
 First image: from the click in a headless chromium to an image on the screen. Clients: each asks
 for a prompt, a scale and a seed of its own; what it gets is compared with the same run alone.
@@ -28,6 +29,7 @@ import psutil
 from report import machine, write_report
 
 ROOT = Path(__file__).parent.parent
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white")
 
 
@@ -70,9 +72,8 @@ def one_client(address: str, k: int, steps: int) -> tuple[float, float, bytes]:
 def first_image(address: str) -> float:
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         page = browser.new_page()
         page.goto(address)
         page.locator("#run").wait_for()
@@ -82,6 +83,24 @@ def first_image(address: str) -> float:
         took = time.perf_counter() - begun
         browser.close()
     return took
+
+
+def picture(address: str) -> None:
+    """docs/images/app.png: the first tab at the end of a run."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="light")
+        page.set_default_timeout(900_000)
+        page.goto(address)
+        page.locator("#run").wait_for()
+        page.locator("textarea").first.fill("a large yellow star on a blue background")
+        page.click("#run")
+        page.wait_for_function("/done/.test(document.querySelector('#status').innerText)")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=ROOT / "docs" / "images" / "app.png", full_page=True)
+        browser.close()
 
 
 def memory(server: subprocess.Popen[str]) -> float:
@@ -158,10 +177,16 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--hostile", type=int, default=500)
+    parser.add_argument("--picture", action="store_true", help="draw docs/images/app.png alone")
     parser.add_argument("--no-browser", action="store_true")
     parser.add_argument("--dry", action="store_true", help="write no report")
     options = parser.parse_args()
     server, address = start()
+    if options.picture:
+        picture(address)
+        server.terminate()
+        server.wait(20)
+        return 0
     try:
         alone = [one_client(address, k, options.steps)[2] for k in range(options.clients)]
         seen = None if options.no_browser else first_image(address)
