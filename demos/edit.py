@@ -113,7 +113,7 @@ def run_edit(
     options = dict(model=model, source=source, target=target, method=method, strength=strength)
     options |= dict(steps=steps, scale=scale, seed=seed, masked=mask is not None)
     zipped = keep(run, prior, options, image, shown, mask, said)
-    yield pair, pair[1], zipped, f"{facts} · done", said
+    yield gr.skip(), gr.skip(), zipped, f"{facts} · done", said  # equal images share a file
 
 
 def keep(

@@ -121,15 +121,16 @@ def follow(run: Run) -> Iterator[tuple[Any, ...]]:
     try:
         for step in live.steps:
             live.done, live.frozen = step.index + 1, dict(step.frozen)
-            halted = run.halt.is_set()
+            last = run.halt.is_set() or live.done == total
             now = time.perf_counter()
-            if halted or live.done in (1, total) or now >= due:
+            if last or live.done == 1 or now >= due:
                 live.points.append((live.done, step.loss))
                 live.times.append(float(step.t.mean()) if step.t is not None else 0.5)
+            if not last and (live.done == 1 or now >= due):
                 yield (*_looks(live), None, _status(live, live.spent + now - since, "running"))
                 spent = time.perf_counter() - now  # to be seen takes a third of the time at most
                 due = now + spent + max(LOOK, 2 * spent)
-            if halted:
+            if last:  # it is shown below, once: gradio writes equal images to one file
                 break
     finally:
         live.spent += time.perf_counter() - since

@@ -75,7 +75,7 @@ def walk(site: Site, run: Any, values: tuple[Any, ...]) -> Iterator[Any]:
         picture, error = _compare(law, exact, learned, fields, t)
         facts = f"loss {loss:.3f} · error of the learned x_0 at t = {t:.2f}: {100 * error:.1f} %"
         facts = f"{facts} · " if steps else ""
-        yield _pictures.picture(ground), picture, None, f"{facts}walking ..."
+        yield gr.skip(), picture, None, f"{facts}walking ..."
         model = exact if follows == EXACT else learned
         sampler = AnnealedLangevin(model, levels=levels, steps=inner)
         frames, shown = [], 0.0

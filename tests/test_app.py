@@ -274,13 +274,14 @@ def test_an_edit_keeps_outside_of_the_mask_and_reports(client, tmp_path):
     layer.paste((200, 0, 0, 255), (0, 0, 256, 512))
     layer.save(tmp_path / "layer.png")
     painted = handle_file(str(tmp_path / "layer.png"))
-    pair, after, packed, status, said = client.predict(
+    first, last = client.submit(
         image=handle_file(str(tmp_path / "heart.png")),
         mask={"background": None, "layers": [painted], "composite": None},
         **{"source": RED, "target": BLUE, "method": "prompt_swap", "strength": 0.8, "fit": False},
         **{"steps": 4, "scale": 3, "seed": 0, "report": True, "model": "shapes"},
         api_name="/edit",
     )
+    (_, after, _, _, _), (_, _, packed, status, said) = first, last
     before, made = read_image(tmp_path / "heart.png"), read_image(after)
     assert torch.equal(made[..., 32:], before[..., 32:])
     assert not torch.equal(made[..., :32], before[..., :32])
