@@ -3,15 +3,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdstoolkit.pipelines.langevin import Options
-
     from sdstoolkit.jobs import Job
+    from sdstoolkit.pipelines.langevin import Options
 
 
 def draw(job: "Job", options: "Options") -> None:
     """Draw points from a law in the plane, and how they came to be."""
     from sdstoolkit.pipelines import langevin
-
     from sdstoolkit.studies import points
 
     if options.prompt or len(job.seeds) > 1:
@@ -23,3 +21,4 @@ def draw(job: "Job", options: "Options") -> None:
         title = f"{options.sampler}, {options.density}"
         image = points.draw(job.file, law, sampler, options.points, seed=seed, title=title)
         job.keep(seed, image, state="done", steps=options.levels + 1)
+        job.gather()

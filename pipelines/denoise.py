@@ -43,9 +43,9 @@ class Options:
 
 def run(options: Options) -> int:
     """Denoise the image, unless that was done before."""
-    from sdstoolkit import jobs
+    from sdstoolkit import runs
 
-    return jobs.run(options, make, command="denoise", files=("image",))
+    return runs.run(options, make, command="denoise", files=("image",))
 
 
 def make(job: "Job", options: Options) -> None:
@@ -65,6 +65,7 @@ def make(job: "Job", options: Options) -> None:
     with job:
         job.note(device=device, model=prior.score.describe())
         job.keep(0, clean.x_0.float().cpu(), state="done", steps=1, sigma=sigma)
+        job.gather()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Change what an image shows, with a pretrained model and two prompts.
 
   sds edit heart.png --prompt "a red heart" --to "a blue heart" --out edited
-  sds edit heart.png --prompt "a red heart" --to "a star" --mask where.png --out edited
   sds edit heart.png --prompt A --to B --method flow_edit --strength 0.7 --seeds 0-3 --out edited
 
 A method has options of its own, see `sds edit --method NAME --help`. The folder then holds
@@ -68,9 +67,9 @@ class Options:
 
 def run(options: Options) -> int:
     """Make the edits that are missing."""
-    from sdstoolkit import jobs
+    from sdstoolkit import runs
 
-    return jobs.run(options, make, command="edit", files=("image", "mask"))
+    return runs.run(options, make, command="edit", files=("image", "mask"))
 
 
 def make(job: "Job", options: Options) -> None:
@@ -93,7 +92,7 @@ def make(job: "Job", options: Options) -> None:
     small = None if inside is None else edit.shrink(inside, codec.multiple)
     total = next(method.steps(x_0, source, target, mask=small)).steps  # what is wrong shows here
     prior.drop_text()
-    with job, jobs.progress(len(job.todo) * total) as tell:
+    with job, jobs.progress(len(job.mine) * total) as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
         for seeds in job.batches(options.batch_size):
             looks, at, rows = [], 0, x_0.expand(len(seeds), -1, -1, -1)
@@ -114,6 +113,7 @@ def make(job: "Job", options: Options) -> None:
                 job.write(f"{seed:06d}-report.json", json.dumps(found, indent=2))
                 job.write(f"{seed:06d}-report.txt", text)
                 job.keep(seed, one, state="done", steps=total)
+        job.gather()
 
 
 if __name__ == "__main__":

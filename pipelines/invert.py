@@ -58,9 +58,9 @@ class Options:
 
 def run(options: Options) -> int:
     """Invert the image, unless that was done before."""
-    from sdstoolkit import jobs
+    from sdstoolkit import runs
 
-    return jobs.run(options, make, command="invert", files=("image",))
+    return runs.run(options, make, command="invert", files=("image",))
 
 
 def make(job: "Job", options: Options) -> None:
@@ -102,6 +102,7 @@ def make(job: "Job", options: Options) -> None:
         job.write("000000-report.json", json.dumps(found, indent=2))
         job.write("000000-report.txt", f"{report}\n")
         job.keep(0, came.cpu(), state="done", steps=options.steps)
+        job.gather()
     print(report)
 
 

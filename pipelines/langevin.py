@@ -61,13 +61,13 @@ class Options:
 
 def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
-    from sdstoolkit import jobs
+    from sdstoolkit import runs
 
     if options.density:
         from sdstoolkit.pipelines import _points
 
-        return jobs.run(options, _points.draw, command="langevin")
-    return jobs.run(options, make, command="langevin")
+        return runs.run(options, _points.draw, command="langevin")
+    return runs.run(options, make, command="langevin")
 
 
 def annealed(score: "ScoreModel", options: Options) -> Any:
@@ -94,19 +94,21 @@ def make(job: "Job", options: Options) -> None:
         score = ClassifierFree(score, prior.condition(""), scale=options.scale)
     prior.drop_text()
     sampler, rounds = annealed(score, options), options.levels + 1
-    with job, jobs.progress(len(job.todo) * rounds, unit="level") as tell:
+    with job, jobs.progress(len(job.mine) * rounds, unit="level") as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
-        for seeds in job.batches(options.batch_size):
-            states = sampler.steps(len(seeds), condition, seeds)
-            x_0 = next(states)
-            for x_0 in states:  # noqa: B007
-                tell(len(seeds), None)
-            with torch.no_grad():
+        for part in job.parts(options.batch_size):
+            with part as seeds, torch.no_grad():
+                states = sampler.steps(len(seeds), condition, seeds)
+                x_0 = next(states)
+                for state in states:
+                    x_0 = state
+                    tell(len(seeds), None)
                 drawn = prior.codec.decode(x_0).float().cpu()
-            for seed, image in zip(seeds, drawn, strict=True):
-                job.keep(seed, image, state="done", steps=rounds)
-        shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
-        job.write("grid.png", images.grid(shown))
+                for seed, image in zip(seeds, drawn, strict=True):
+                    job.keep(seed, image, state="done", steps=rounds)
+        if job.gather():
+            shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
+            job.write("grid.png", images.grid(shown))
 
 
 if __name__ == "__main__":

@@ -6,17 +6,15 @@ The density along the probability flow, with the trace of its Jacobian from rand
 standard error of that. For a model of pixels, 8-bit images get uniform noise of one bin first; a
 model of latents gives the density of the latent, not of pixels. The folder then holds
 
-  000000.png        the first image as it was weighed, and so on
-  ranking.png       all of them, from the likeliest to the least likely
-  report.txt, .json a line an image
-  manifest.json     what is needed to do it again, and the hash of every file
+  000000.png        the first image as it was weighed, and so on; ranking.png has them in order
+  report.txt, .json a line an image; manifest.json has what is needed to do it again
 """
 
 import json
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -56,12 +54,12 @@ class Options:
 
 def run(options: Options) -> int:
     """Weigh the images that were not weighed before."""
-    from sdstoolkit import jobs
+    from sdstoolkit import runs
 
     if not options.images:
         raise ValueError("there are no images to weigh, expected one or more")
     seeds = range(len(options.images))
-    return jobs.run(options, make, command="likelihood", files=("images",), seeds=seeds)
+    return runs.run(options, make, command="likelihood", files=("images",), seeds=seeds)
 
 
 def make(job: "Job", options: Options) -> None:
@@ -76,7 +74,7 @@ def make(job: "Job", options: Options) -> None:
     opened = partial(pictures.open_image, prior=prior, how=options.fit, convert=options.convert)
     given, latent = [opened(path) for path in options.images], isinstance(prior.codec, KLCodec)
     prior.drop_text()
-    with job, jobs.progress(len(job.todo) * options.steps) as tell:
+    with job, jobs.progress(len(job.mine) * options.steps) as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
         for seeds in job.batches(options.batch_size):
             image = (255 * torch.cat([given[k] for k in seeds])).round() / 255
@@ -93,7 +91,7 @@ def make(job: "Job", options: Options) -> None:
             )
             bits, error = found.bits_per_dim(offset=0.0 if latent else 7.0), found.standard_error
             for row, seed in enumerate(seeds):
-                facts = {
+                facts: dict[str, Any] = {
                     "name": options.images[seed],
                     "of": "latent" if latent else "pixels",
                     "log_prob": float(found.log_prob[row]),
@@ -104,11 +102,13 @@ def make(job: "Job", options: Options) -> None:
                 if not found.log_prob[row].isfinite():
                     raise jobs.Failed(f"{facts['name']}: the density is not finite; more --steps")
                 job.keep(seed, image[row].cpu(), state="done", steps=options.steps, **facts)
+        if not job.gather():
+            return
         entries = (job.record["seeds"][str(k)] for k in job.seeds)
         ranked = sorted(entries, key=lambda entry: entry["bits_per_dim"])
         lines = [f"bits a dimension of the {ranked[0]['of']}"]
-        line = "{bits_per_dim:8.4f} +- {bits_per_dim_error:.4f}  {name}"
-        lines += [line.format(**entry) for entry in ranked]
+        line = "{bits_per_dim:8.4f} +- {bits_per_dim_error:.4f}  {name}".format
+        lines += [line(**entry) for entry in ranked]
         shown = [job.read(int(entry["file"][:6])) for entry in ranked[:64]]
         job.write("ranking.png", images.strip([pictures.magnify(v, 64) for v in shown]))
         job.write("report.json", json.dumps(ranked, indent=2))

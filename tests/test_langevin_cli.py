@@ -25,7 +25,8 @@ def test_langevin_draws_an_image_a_seed(sampler, capsys):
     words += ["--levels", "3", "--steps", "1", "--seeds", "0-2", "--batch-size", "2"]
     assert cli.main(words) == 0, capsys.readouterr().err
     files = {path.name for path in Path("out").iterdir()}
-    assert files == {"000000.png", "000001.png", "000002.png", "grid.png", "manifest.json"}
+    made = {"000000.png", "000001.png", "000002.png"}
+    assert files == made | {"grid.png", "results.jsonl", "manifest.json"}
     record = json.loads(Path("out/manifest.json").read_text(encoding="utf-8"))
     assert record["command"] == "langevin" and record["options"]["sampler"] == sampler
     assert cli.main(words) == 0 and "3 of them made before" in capsys.readouterr().out
