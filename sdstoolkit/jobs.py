@@ -78,7 +78,8 @@ class Part:
         self.size //= 2
         checkpoints.clear(self.job.out, self.seeds[0])
         self.job.note(batch_size=self.size)
-        print(f"memory is short for {len(self.seeds)} images, now {self.size}", file=sys.stderr)
+        many = f"{len(self.seeds)} images do not fit into memory"
+        print(f"{many}, going on with {self.size}", file=sys.stderr)
         torch.cuda.empty_cache()  # nothing where there is no CUDA
         return True
 
@@ -177,8 +178,7 @@ class Job:
     def parts(self, size: int) -> Iterator["Part"]:
         """The same as parts, ``with`` each of which its seeds are made; see `Part`.
 
-        Args:
-            size: Seeds at a time; once a half was needed, it is the size from there on.
+        Once a half of ``size`` was needed, it is the size from there on.
         """
         for seeds in self.batches(size):
             waiting = [seeds]
