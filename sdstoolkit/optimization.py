@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 
 from sdstoolkit._typing import Rows
 from sdstoolkit.canvas.base import Augment, Canvas
+from sdstoolkit.distill.base import Distiller
 from sdstoolkit.rng import generators, seeds_of
 
 __all__ = ["CosineDecay", "Loss", "Step", "optimize"]
@@ -202,6 +203,8 @@ def _steps(
         rows.remember()
         optimizer.step()
         rows.restore(index)
+        if isinstance(loss, Distiller):
+            loss.fit(x_0.detach(), progress=progress, rng=rng)
         if (index + 1) % check_every == 0 or index + 1 == steps:
             frozen = rows.stopped(seeds)
         last = getattr(loss, "last", None)
