@@ -289,6 +289,11 @@ class Job:
             state = "frozen" if seed in frozen else ended
             with self.file(f"{seed:06d}-steps.png") as draft:
                 write_image(draft, strip([look for _, look in good]))
+            with torch.no_grad():
+                extra = canvas.files(row)
+            for end, content in extra.items():
+                with self.file(f"{seed:06d}.{end}") as draft:
+                    draft.write_bytes(content)
             loss = [float(f"{v[row]:.5g}") if math.isfinite(v[row]) else None for v in curve]
             self.keep(seed, good[-1][1], state=state, steps=at, loss=loss)
         if stopped is not None:

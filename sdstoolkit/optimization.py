@@ -21,6 +21,7 @@ from sdstoolkit._typing import Rows
 from sdstoolkit.canvas.base import Augment, Canvas
 from sdstoolkit.distill.base import Distiller
 from sdstoolkit.rng import generators, seeds_of
+from sdstoolkit.views import Look, View
 
 __all__ = ["CosineDecay", "Loss", "Step", "optimize"]
 
@@ -114,7 +115,7 @@ class Step:
 
 def optimize(
     canvas: Canvas,
-    loss: Loss,
+    loss: Loss | Sequence[View],
     *,
     steps: int = 300,
     lr: LearningRate | None = None,
@@ -134,7 +135,8 @@ def optimize(
 
     Args:
         canvas: what is optimised.
-        loss: a `Distiller`, or a function of x_0, progress and rng.
+        loss: a `Distiller`, or a function of x_0, progress and rng; or several `View`s, each with
+            a loss of its own, whose gradients add up.
         steps: how many, at least 1.
         lr: learning rate above 0, or a function of the progress such as `CosineDecay`; None is the
             canvas's, or what `optimizer` sets.
@@ -171,12 +173,15 @@ def optimize(
         made = optimizer(parameters)
     if lr is not None:
         _rate(lr, 0.0)
-    return _steps(canvas, loss, made, lr, steps, seeds, augment, check_every)
+    views = [View(_as_it_is, loss)] if isinstance(loss, Loss) else list(loss)
+    if not views:
+        raise ValueError("There is no view to optimise for; give a loss, or one View or more.")
+    return _steps(canvas, views, made, lr, steps, seeds, augment, check_every)
 
 
 def _steps(
     canvas: Canvas,
-    loss: Loss,
+    views: Sequence[View],
     optimizer: torch.optim.Optimizer,
     lr: LearningRate | None,
     steps: int,
@@ -192,8 +197,13 @@ def _steps(
         if lr is not None:
             for group in optimizer.param_groups:
                 group["lr"] = _rate(lr, progress)
-        x_0 = canvas.x_0(None if augment is None else _for_each_row(augment, seeds, index))
-        value = loss(x_0, progress=progress, rng=rng)
+        added = None if augment is None else _for_each_row(augment, seeds, index)
+        shown = [canvas.x_0(_through(view.look, added)) for view in views]
+        parts = [
+            view.loss(x_0, progress=progress, rng=rng)
+            for view, x_0 in zip(views, shown, strict=True)
+        ]
+        value = torch.stack(parts).sum()
         if not value.requires_grad:
             raise ValueError(
                 "The loss does not depend on the canvas; look for a detach or a no_grad between."
@@ -203,15 +213,37 @@ def _steps(
         rows.remember()
         optimizer.step()
         rows.restore(index)
-        if isinstance(loss, Distiller):
-            loss.fit(x_0.detach(), progress=progress, rng=rng)
+        for view, x_0 in zip(views, shown, strict=True):
+            if isinstance(view.loss, Distiller):
+                view.loss.fit(x_0.detach(), progress=progress, rng=rng)
         if (index + 1) % check_every == 0 or index + 1 == steps:
             frozen = rows.stopped(seeds)
-        last = getattr(loss, "last", None)
-        values, t = (value.detach().expand(canvas.n), None) if last is None else last
+        values, t = _said(views, value.detach(), canvas.n)
         yield Step(index, steps, values, t, rows.alive, frozen, canvas)
         if len(frozen) == canvas.n:
             return
+
+
+def _as_it_is(image: Tensor) -> Tensor:
+    return image
+
+
+def _through(look: Look, added: Augment | None) -> Augment | None:
+    """A view, then an augmentation; None if there is neither."""
+    if look is _as_it_is:
+        return added
+    return look if added is None else lambda image: added(look(image))
+
+
+def _said(views: Sequence[View], value: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
+    """The loss of each row, a mean over views, and its time if there is one view that tells."""
+    last = [getattr(view.loss, "last", None) for view in views]
+    told = [each for each in last if each is not None]
+    if len(told) < len(views):
+        return value.expand(n), None
+    if len(told) == 1:
+        return told[0].values, told[0].t
+    return torch.stack([each.values for each in told]).mean(0), None
 
 
 class _Finite:

@@ -15,11 +15,11 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (  # each imports from the lines above, and leftwards in its own
     ("_typing", "_plugins", "_files", "_manifest", "rng"),
     ("noise", "grids", "integrate"),
-    ("prediction", "condition", "codec"),
+    ("prediction", "condition", "codec", "operators"),
     ("score", "prior"),
     ("toy", "adapters", "guidance"),
     ("tweedie", "statistics", "solvers", "samplers", "likelihood", "distill"),
-    ("images", "plots", "canvas", "optimization", "edit"),
+    ("images", "plots", "canvas", "views", "optimization", "edit"),
     ("jobs",),
     ("cli", "pipelines", "demos"),
 )
