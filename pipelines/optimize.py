@@ -1,26 +1,27 @@
 """Make images from a prompt, by score distillation.
 
   sds optimize "a red heart on a white background" --out heart
-  sds optimize "a red heart on a white background" --seeds 0-7 --scale 50 --out hearts
+  sds optimize "a red heart" --seeds 0-7 --loss vsd --vsd.rank 8 --canvas fourier --out hearts
 
-Every seed has its own canvas and its own noise, so that its image depends neither on the
-other seeds nor on how many are made at once. The folder then holds
+A seed's image depends neither on the other seeds nor on how many are made at once, but for vsd
+and repulsive, whose images are particles of one law. The folder then holds
 
   000000.png        the image of seed 0, and so on
   000000-steps.png  how it came to be
   grid.png          the images side by side, at most 64
   loss.png          the loss over the steps, jagged because it is one draw of noise a step
-  manifest.json     what is needed to make them again, and the hash of every file
+  manifest.json     what is needed to make them again, and hashes
 
 Ctrl-C keeps what was made so far; the same command goes on from there.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from sdstoolkit.cli import Range, launch, one_of, plugin
+from sdstoolkit.choices import TOGETHER, Choices, make_canvas, make_loss
+from sdstoolkit.cli import Range, launch, one_of
 
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
@@ -30,7 +31,7 @@ SHOWN = 64  # images in grid.png, curves in loss.png
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Choices):
     """What `sds optimize` takes, with its defaults."""
 
     prompt: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PROMPT")]]
@@ -53,8 +54,8 @@ class Options:
         tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the canvas's own)"),
     ] = None
     """Learning rate of Adam, in units of the canvas's parameters a step: above 0."""
-    scale: Annotated[float, Range()] = 30.0
-    """Guidance scale: any finite number; 1 is no guidance, 0 ignores the prompt."""
+    scale: Annotated[float | None, Range()] = None
+    """Guidance scale, by default what suits the loss: any finite number; 1 is no guidance."""
     negative_prompt: str = ""
     """What to steer away from; by default the empty prompt."""
     device: str = "auto"
@@ -70,7 +71,11 @@ def run(options: Options) -> int:
     from sdstoolkit import jobs
 
     seeds = jobs.parse_seeds(options.seeds)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
+    used = options.loss, options.canvas
+    options.check(*used)
+    deciding = {k: v for k, v in options.deciding(*used).items() if k not in EXECUTION}
+    if options.loss in TOGETHER:
+        deciding["seeds"] = list(seeds)
     job = jobs.Job(options.out, command="optimize", options=deciding, seeds=seeds)
     if job.todo:
         make(job, options)
@@ -81,24 +86,24 @@ def make(job: "Job", options: Options) -> None:
     """Load, optimise batch after batch, and draw what came out."""
     import torch
 
-    from sdstoolkit import Canvas, Distiller, images, jobs, load, optimize, plots
+    from sdstoolkit import images, jobs, load, optimize, plots
 
-    loss_of = plugin("sdstoolkit.distill", options.loss, Distiller)
-    canvas_of = plugin("sdstoolkit.canvas", options.canvas, Canvas)
     device = jobs.pick_device(options.device)
     prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
+    source = images.read_image(options.source).to(device) if options.source else None
 
     def begin(seeds: tuple[int, ...]) -> Any:
-        prompt, negative = options.prompt or None, options.negative_prompt or None
-        loss = loss_of(prior, prompt, negative=negative, scale=options.scale)
-        canvas = canvas_of(prior, n=len(seeds), seed=seeds)
+        canvas = make_canvas(options, prior, seeds, source)
+        loss = make_loss(options, prior, source)
         return canvas, optimize(canvas, loss, steps=options.steps, lr=options.lr)
 
-    begin(job.todo[:1])  # what is wrong shows here, before anything is written
+    together = options.loss in TOGETHER
+    begin(job.todo if together else job.todo[:1])  # what is wrong shows here
     prior.drop_text()
     with job, jobs.progress(len(job.todo) * options.steps) as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
-        for seeds in job.batches(options.batch_size):
+        size = len(job.seeds) if together else options.batch_size
+        for seeds in job.batches(size):
             job.follow(*begin(seeds), total=options.steps, tell=tell)
         shown = job.seeds[:SHOWN]
         with job.file("grid.png") as path:

@@ -56,7 +56,7 @@ class Mask(Operator):
     def __init__(self, known: Tensor) -> None:
         if known.ndim != 4 or not bool(((known == 0) | (known == 1)).all()):
             raise ValueError(
-                f"The mask {list(known.shape)} is not zeros and ones of [n, 1, h, w]; threshold it."
+                f"The mask {list(known.shape)} is not zeros and ones, [n, 1, h, w]; threshold it."
             )
         self.known = known
 
@@ -73,7 +73,7 @@ class Mask(Operator):
         known = self.known.to(y)
         if not _positive(c):
             return known * y
-        return y / (known + torch.as_tensor(c).to(y))
+        return y / (known + torch.as_tensor(c, dtype=y.dtype, device=y.device))
 
 
 class Grey(Operator):
@@ -163,7 +163,8 @@ class Blur(Operator):
         """y / (H^2 + c) at each frequency; zero where H is below 1e-6 at c = 0."""
         square = self._gain(y).square()
         if _positive(c):
-            return self._filter(y, 1 / (square + torch.as_tensor(c).to(y)))
+            c = torch.as_tensor(c, dtype=y.dtype, device=y.device)
+            return self._filter(y, 1 / (square + c))
         return self._filter(y, torch.where(square > 1e-12, 1 / square.clamp(min=1e-12), 0.0))
 
     def _filter(self, x: Tensor, gain: Tensor) -> Tensor:

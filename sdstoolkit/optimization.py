@@ -12,35 +12,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from sdstoolkit._typing import Rows
 from sdstoolkit.canvas.base import Augment, Canvas
 from sdstoolkit.distill.base import Distiller
 from sdstoolkit.rng import generators, seeds_of
-from sdstoolkit.views import Look, View
+from sdstoolkit.views import Look, Loss, View
 
 __all__ = ["CosineDecay", "Loss", "Step", "optimize"]
 
 LearningRate = float | Callable[[float], float]
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-
-
-@runtime_checkable
-class Loss(Protocol):
-    """What `optimize` descends: any `Distiller`, or a function with this signature.
-
-    Its gradient by row i of x_0 must not depend on the other rows.
-    """
-
-    def __call__(
-        self, x_0: Tensor, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
-    ) -> Tensor:
-        """A scalar with a gradient by x_0."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -145,7 +130,8 @@ def optimize(
             called for each row, with torch's global CPU generator at a seed of that row and step,
             which is put back afterwards.
         optimizer: makes one from a list of parameters, e.g. ``partial(torch.optim.SGD, lr=0.1)``;
-            None is Adam with betas (0.9, 0.99). Rows stay apart if it treats elements one by one.
+            None is Adam with the loss's betas, (0.9, 0.99) for most. Rows stay apart if it treats
+            elements one by one.
         check_every: how often to look for rows that have stopped, at least 1.
 
     Yields:
@@ -160,22 +146,23 @@ def optimize(
     if check_every < 1:
         raise ValueError(f"check_every is {check_every}, expected at least 1 step.")
     seeds = canvas.seeds if seed is None else seeds_of(seed, canvas.n)
+    views = [View(_as_it_is, loss)] if isinstance(loss, Loss) else list(loss)
+    if not views:
+        raise ValueError("There is no view to optimise for; give a loss, or one View or more.")
     parameters = [p for p in canvas.parameters() if p.requires_grad]
     if not parameters or any(p.ndim == 0 or len(p) != canvas.n for p in parameters):
         shapes = [list(p.shape) for p in parameters]
         raise ValueError(f"The parameters {shapes} do not all have the canvas's {canvas.n} rows.")
     if optimizer is None:
         lr = canvas.lr if lr is None else lr
+        betas = getattr(views[0].loss, "betas", Distiller.betas)
         made: torch.optim.Optimizer = torch.optim.Adam(
-            parameters, lr=_rate(lr, 0.0), betas=(0.9, 0.99), eps=1e-15, foreach=True
+            parameters, lr=_rate(lr, 0.0), betas=betas, eps=1e-15, foreach=True
         )
     else:
         made = optimizer(parameters)
     if lr is not None:
         _rate(lr, 0.0)
-    views = [View(_as_it_is, loss)] if isinstance(loss, Loss) else list(loss)
-    if not views:
-        raise ValueError("There is no view to optimise for; give a loss, or one View or more.")
     return _steps(canvas, views, made, lr, steps, seeds, augment, check_every)
 
 

@@ -12,8 +12,10 @@ the weights (scale, 1 - scale) on a conditional and an unconditional prediction.
 float64; the network may be bfloat16; the outputs are back in the state's dtype before they mix.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -253,3 +255,12 @@ def together(
         model.parameterization.resolve(part, x_t, at)
         for part, (x_t, at, _) in zip(parts, asked, strict=True)
     )
+
+
+def twin(model: ScoreModel) -> ScoreModel:
+    """A copy of a score model whose parameters and buffers are the very tensors of the first.
+
+    What is changed about its modules, the first does not notice.
+    """
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared)

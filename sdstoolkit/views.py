@@ -7,7 +7,7 @@ order (Geng, Park and Owens, 2023, https://arxiv.org/abs/2311.17919, for samplin
 to be orthogonal; for a loss any differentiable one will do).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -15,14 +15,23 @@ from torch import Generator, Tensor
 
 from sdstoolkit._typing import Image
 
-__all__ = ["LOOKS", "Jigsaw", "Look", "View", "look_of"]
+__all__ = ["LOOKS", "Jigsaw", "Look", "Loss", "View", "look_of"]
 
 Look = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
-class _Loss(Protocol):
-    def __call__(self, x_0: Tensor, *, progress: float = ..., rng: object = ...) -> Tensor: ...
+class Loss(Protocol):
+    """What `optimize` descends: any `Distiller`, or a function with this signature.
+
+    Its gradient by row i of x_0 must not depend on the other rows.
+    """
+
+    def __call__(
+        self, x_0: Tensor, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
+    ) -> Tensor:
+        """A scalar with a gradient by x_0."""
+        ...
 
 
 class View(NamedTuple):
@@ -34,7 +43,7 @@ class View(NamedTuple):
     """
 
     look: Look
-    loss: _Loss
+    loss: Loss
 
 
 class Jigsaw:

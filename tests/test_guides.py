@@ -406,7 +406,7 @@ def test_repaint_keeps_what_is_known_and_fits_the_rest():
     means = []
     for resamples in (0, 8):
         sampler = RePaint(law.under(VP()), y, known, resamples=resamples, steps=25)
-        found = sampler.sample(1024, seed=0).flatten(1)
+        found = sampler.sample(512, seed=0).flatten(1)
         assert (found[:, 0] == 1.5).all()
         means.append(float(found[:, 1].mean()))
     assert means[1] == pytest.approx(0.9 * 1.5, rel=0.06)
@@ -414,12 +414,14 @@ def test_repaint_keeps_what_is_known_and_fits_the_rest():
 
 
 def test_feynman_kac_weights_make_guidance_the_product():
-    """Product of N(0, 1)^-2 and N(1.5, .4^2)^3: mean 1.679, variance .0597; plain guidance is
-    off by 1.779 and .0404. Within four standard errors and 1 % for 400 steps (seed 0)."""
+    """N(0, 1)^-2 N(1.5, .4^2)^3 has mean 1.679 and variance .0597; plain guidance 1.779, .0404.
+
+    Within eight standard errors, which resampling makes larger, and 1 % for 200 steps (seed 0).
+    """
     model = Gaussian(VP(), Epsilon(), shape=(1,))
     told = Condition({"m": torch.tensor([[1.5]]), "s": torch.tensor([[0.4]])})
     null = Condition({"m": torch.tensor([[0.0]]), "s": torch.tensor([[1.0]])})
-    n, options = 20_000, {"steps": 400}
+    n, options = 3000, {"steps": 200}
     start = torch.randn(n, 1, generator=torch.Generator().manual_seed(0)).double()
     precision = 3 / 0.16 - 2
     mean, variance = 3 * 1.5 / 0.16 / precision, 1 / precision
@@ -427,13 +429,13 @@ def test_feynman_kac_weights_make_guidance_the_product():
     sampler = FeynmanKac(model, [told, null], [3.0, -2.0], **options)
     found = sampler.sample(n, start=start)
     error = (variance / n) ** 0.5 * 4
-    assert float(found.mean()) == pytest.approx(mean, abs=3 * error + 0.01 * mean)
-    assert float(found.var()) == pytest.approx(variance, rel=0.06)
+    assert float(found.mean()) == pytest.approx(mean, abs=2 * error + 0.01 * mean)
+    assert float(found.var()) == pytest.approx(variance, rel=0.15)
     plain = ReverseSDE(ClassifierFree(model, null, scale=3.0), **options).sample(
         n, told, start=start
     )
-    assert float(plain.mean()) == pytest.approx(1.779, abs=0.01)
-    assert float(plain.var()) == pytest.approx(0.0404, rel=0.06)
+    assert float(plain.mean()) == pytest.approx(1.779, abs=0.02)
+    assert float(plain.var()) == pytest.approx(0.0404, rel=0.12)
     assert 0 < sampler.report["least effective share"] <= 1
 
 

@@ -19,9 +19,9 @@ FLOORS = (  # each imports from the lines above, and leftwards in its own
     ("score", "prior"),
     ("toy", "adapters", "guidance"),
     ("tweedie", "statistics", "solvers", "samplers", "likelihood", "distill"),
-    ("images", "plots", "canvas", "views", "optimization", "edit"),
+    ("images", "plots", "canvas", "views", "optimization", "edit", "restoration"),
     ("jobs",),
-    ("cli", "pipelines", "demos"),
+    ("cli", "choices", "pipelines", "demos"),
 )
 PLACES = {name: (floor, at) for floor, row in enumerate(FLOORS) for at, name in enumerate(row)}
 CONSUMERS = FLOORS[5]  # they take any score model, and so know no adapter and no guidance

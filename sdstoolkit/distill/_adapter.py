@@ -7,23 +7,14 @@ an adapter to it leaves the pretrained network as it is (Hu et al., 2021,
 https://arxiv.org/abs/2106.09685).
 """
 
-import copy
-from itertools import chain
-
 import torch
 from torch import nn
 
-from sdstoolkit.score import ScoreModel
+from sdstoolkit.score import ScoreModel, twin
 
-__all__ = ["low_rank", "twin"]
+__all__ = ["low_rank"]
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-
-
-def twin(model: ScoreModel) -> ScoreModel:
-    """A copy of a score model that shares its parameters and buffers."""
-    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    return copy.deepcopy(model, shared)
 
 
 def low_rank(model: ScoreModel, *, rank: int, seed: int = 0) -> ScoreModel:

@@ -60,6 +60,7 @@ class Distiller(nn.Module, ABC):
 
     Attributes:
         card: what the method costs, where it comes from and what it is bad at.
+        betas: of Adam, that suit the method.
         couples: whether rows are particles of one law, so that a row depends on the others.
         progress, rng: of the present call, for a `residual` that wants them.
 
@@ -82,6 +83,7 @@ class Distiller(nn.Module, ABC):
 
     card: ClassVar[Card]
     couples: ClassVar[bool] = False
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
 
     def __init__(
         self,

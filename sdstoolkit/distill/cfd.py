@@ -55,6 +55,8 @@ class CFD(Distiller):
         bad_at="optimisers with momentum, which leave the flow; a start that is no flat image",
     )
 
+    betas = (0.0, 0.99)
+
     def __init__(
         self,
         model: Prior | ScoreModel,

@@ -1,4 +1,4 @@
-"""What guided models share: they wrap a model, take its place, and add a line to its description."""
+"""What guided models share: they wrap a model, take its place, and say so in its description."""
 
 import math
 

@@ -1,7 +1,7 @@
 """What guidance by a measurement shares: y = A x_0 + sigma_y n, and the way to its gradient.
 
-With x_0_hat(x_t) and its Jacobian J, a guided model returns the posterior mean under both the prior
-and the measurement,
+With x_0_hat(x_t) and its Jacobian J, a guided model returns the posterior mean under the prior and
+the measurement,
 
     E[x_0 | x_t, y] = x_0_hat + sigma^2 / alpha grad_(x_t) log p(y | x_t).
 """

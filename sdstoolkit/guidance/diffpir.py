@@ -1,6 +1,7 @@
 """DiffPIR: at every level the image nearest to x_0_hat that explains the measurement.
 
-    x_0 = argmin |y - A x|^2 + rho |x - x_0_hat|^2 = x_0_hat + A^T (A A^T + rho)^-1 (y - A x_0_hat),
+    x_0 = argmin |y - A x|^2 + rho |x - x_0_hat|^2
+        = x_0_hat + A^T (A A^T + rho)^-1 (y - A x_0_hat),
     rho = strength sigma_y^2 / r_t^2
 
 No derivative of the network is taken. Without noise it is the projection onto the measurement.

@@ -55,7 +55,7 @@ class DiffusersGuider(Guided):
         inputs = tuple(getattr(guider, "_input_predictions", ()) or ())
         if inputs != self.TWO or hasattr(guider, "auto_guidance_config"):
             raise ValueError(
-                f"{name} reaches into the network's layers, and only its outputs are at hand here; "
+                f"{name} reaches into the network's layers, and only outputs are at hand here; "
                 "take Perturbed or Autoguidance."
             )
         self.grid = Grid(times)

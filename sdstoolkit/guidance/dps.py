@@ -69,7 +69,7 @@ class DPS(Guided):
             x = x_t.detach().requires_grad_()
             (output,) = self.model.outputs(x, level, (condition,))
             x_0 = self.parameterization.resolve(output, x, level).x_0
-            misfit = (self.y.to(x_0) - self.measure(x_0)).flatten(1)
+            misfit = (self.y.to(x_0) - self.measure(x_0)).reshape(len(x_0), -1)
             (slope,) = torch.autograd.grad(torch.linalg.vector_norm(misfit, dim=1).sum(), x)
         below = self.grid.below(self.schedule, level)
         share = (level.alpha * below.sigma / (below.alpha * level.sigma)).square()

@@ -7,9 +7,7 @@ itself, skip-layer guidance leaves out whole transformer blocks. The damaged net
 weights with the whole one, and neither needs a prompt.
 """
 
-import copy
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from sdstoolkit.condition import Condition
 from sdstoolkit.guidance._base import Guided, finite
 from sdstoolkit.noise import NoiseLevel
-from sdstoolkit.score import ScoreModel
+from sdstoolkit.score import ScoreModel, twin
 
 __all__ = ["Perturbed"]
 
@@ -27,8 +25,8 @@ class Perturbed(Guided):
 
         p = p_n + scale (p_c - p_n) + strength (p_c - p_damaged(c))
 
-    Without a null condition it is p_c + strength (p_c - p_damaged(c)): the scale of one method does
-    not move the other's.
+    Without a null condition it is p_c + strength (p_c - p_damaged(c)): the scale of one method
+    does not move the other's.
 
     Network evaluations a row: 2, and 1 more with guidance.
 
@@ -63,8 +61,7 @@ class Perturbed(Guided):
             raise ValueError(f"scale is {scale}, but there is no null condition; give one.")
         super().__init__(model, strength=strength, scale=scale, layers=list(layers), skip=skip)
         self.null, self.strength, self.scale = null, strength, scale
-        shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-        damaged = copy.deepcopy(model, shared)
+        damaged = twin(model)
         blocks = {k: m for k, m in damaged.named_modules() if _is_block(m)}
         wanted = layers or ("mid_block",)
         chosen = [m for k, m in blocks.items() if any(name in k for name in wanted)]

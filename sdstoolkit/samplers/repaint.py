@@ -25,7 +25,7 @@ _UNIFORM = UniformTime()
 class RePaint(DDIM):
     """Inpainting by resampling; what is known is kept to the bit.
 
-        x_s = m (alpha_s y + sigma_s xi) + (1 - m) DDIM(x_t);   x_t <- noise(x_s), `resamples` times
+        x_s = m (alpha_s y + sigma_s xi) + (1 - m) DDIM(x_t);   x_t <- noise(x_s), and again
 
     Network evaluations a row: resamples + 1 a step.
 
