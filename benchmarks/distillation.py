@@ -25,10 +25,10 @@ import torch
 from judge import Judge, load_judge, mark
 from report import machine, write_report
 from safetensors.torch import load_file, save_file
-from shapes_quality import PICTURES, draw
+from shapes_quality import PICTURES
 from torch import Tensor
 
-from sdstoolkit import Latents, Pixels, Prior, load, optimize
+from sdstoolkit import DDIM, ClassifierFree, Latents, Pixels, Prior, load, optimize
 from sdstoolkit import distill as D
 from sdstoolkit.images import grid, write_image
 from sdstoolkit.samplers.inverted import fingerprint
@@ -127,7 +127,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 def distance(found: Tensor, reference: Tensor, draws: int = 200) -> str:
     """The Frechet distance in 32 principal components of the reference, and its 90 % interval."""
     centre = reference.mean(0)
-    basis = torch.linalg.svd(reference - centre, full_matrices=False).Vh[:32].T
+    basis = torch.linalg.svd(reference - centre, full_matrices=False).Vh[: min(32, len(found) - 1)].T
     a, b = (found - centre) @ basis, (reference - centre) @ basis
     rng = torch.Generator().manual_seed(0)
 
@@ -154,16 +154,21 @@ def compare(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) ->
     captions, scenes = captions[: args.count], scenes[slice(0, args.count)]
     one = [captions[0]] * 16
 
-    def ddim(prompts: Sequence[str], chunk: list[int]) -> Tensor:
-        return draw(prior, [prompts[i] for i in chunk], args.ddim_scale).clamp(0, 1)
+    null = prior.condition("")
+
+    def ddim(prompts: Sequence[str], chunk: list[int], away: int = 0) -> Tensor:
+        sampler = DDIM(ClassifierFree(prior.score, null, scale=args.ddim_scale), steps=50)
+        condition = prior.condition([prompts[i] for i in chunk])
+        x_0 = sampler.sample(len(chunk), condition, [away + i for i in chunk])
+        with torch.no_grad():
+            return prior.codec.decode(x_0)
 
     reference, seconds, asked = kept("ddim", args.count, lambda c: ddim(captions, c), rows)
     varied, _, _ = kept("ddim-one", 16, lambda c: ddim(one, c), rows)
     there = features(judge, reference)
     base = float(torch.pdist(features(judge, varied)).mean())
-    other, _, _ = kept(
-        "ddim-again", args.count, lambda c: ddim(captions[::-1], c), rows
-    )  # the distance of two draws from one law
+    # the same captions with other seeds: how far two draws from one law are apart
+    other, _, _ = kept("ddim-again", args.count, lambda c: ddim(captions, c, 10_000), rows)
     table, pictures = [], [reference[:8]]
 
     def row(name: str, image: Tensor, sixteen: Tensor, cost: tuple[float, float]) -> None:
@@ -286,7 +291,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--model", default="shapes")
-    parser.add_argument("--count", type=int, default=256, help="captions, edits; at least 33")
+    parser.add_argument("--count", type=int, default=256, help="captions and edits, above 32 for a Frechet distance")
     parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
     parser.add_argument("--edits", nargs="+", choices=list(EDITS), default=list(EDITS))
     parser.add_argument("--illusions", nargs="+", choices=list(LOSSES), default=["csd", "sds"])

@@ -44,6 +44,8 @@ def test_every_loss_runs(capsys, loss):
     words += ["--source", "source.png", "--source-prompt", "a blue heart"] * (loss in EDITING)
     words += ["--reward.colour", "1,0,0"] * (loss == "reward")
     words += ["--seeds", "0-2"] * (loss == "repulsive")
+    words += ["--bridge.target", ", blue", "--bridge.source", ", red"] * (loss == "bridge")
+    words += ["--negative-prompt", "blue"] * (loss == "nfsd")  # its own is long for this model
     code, out, err = optimise(capsys, *words)
     assert code == 0, err
     assert read_image("o/000000.png").shape == (1, 3, 16, 16)

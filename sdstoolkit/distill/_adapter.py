@@ -47,6 +47,9 @@ def low_rank(model: ScoreModel, *, rank: int, seed: int = 0) -> ScoreModel:
         torch.default_generator.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=named)
         inject_adapter_in_model(config, adapted)
+    for p in adapted.parameters():
+        if p.requires_grad:
+            p.data = p.data.float() if p.dtype in (torch.bfloat16, torch.float16) else p.data
     for p in trained:  # peft freezes what it adapts, and these are the model's own
         p.requires_grad_(True)
     return adapted
