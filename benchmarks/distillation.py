@@ -119,7 +119,7 @@ def features(judge: Judge, image: Tensor) -> Tensor:
 
 def frechet(a: Tensor, b: Tensor) -> float:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two samples, [n, d] each."""
-    C_a, C_b = torch.cov(a.T), torch.cov(b.T)
+    C_a, C_b = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
     root = torch.linalg.eigvals(C_a @ C_b).real.clamp(min=0).sqrt().sum()
     return float((a.mean(0) - b.mean(0)).square().sum() + C_a.trace() + C_b.trace() - 2 * root)
 

@@ -101,7 +101,8 @@ def options_in_help(options: type, text: str, above: str = "--") -> int:
         if not mentions(hints[field.name], "positional"):
             assert flag in text
         if isinstance(field.default, int | float | str) and field.default not in ("", True, False):
-            assert f"default: {field.default})" in text, field.name
+            said = {f"default: {shown})" for shown in (field.default, repr(field.default))}
+            assert any(default in text for default in said), field.name
         for mark in getattr(hints[field.name], "__metadata__", ()):
             if isinstance(mark, Range):
                 assert f": {mark}" in text, f"the help of {flag} does not say: {mark}"

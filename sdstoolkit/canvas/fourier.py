@@ -2,10 +2,10 @@
 
     image = sigmoid(C^T irfft2(theta / max(f, f_0)^decay)),   f_0 = 1 / max(h, w)
 
-theta has unit scale at every frequency, so that a step of Adam changes each by the amplitude 1 / f
-of natural images; C rotates three uncorrelated channels into red, green and blue (Olah,
-Mordvintsev and Schubert, 2017, https://doi.org/10.23915/distill.00007; the matrix is a square root
-of the covariance of the colours of natural images).
+theta has unit scale at every frequency, so that a step of Adam changes each by f^-decay, about the
+amplitude that it has in natural images. C rotates three uncorrelated channels into red, green and
+blue: a square root of the covariance of the colours of natural images (Olah, Mordvintsev and
+Schubert, 2017, https://doi.org/10.23915/distill.00007).
 """
 
 from collections.abc import Sequence
@@ -36,14 +36,15 @@ class Fourier(Canvas):
         seed: an int, for seed, ..., seed + n - 1, or n distinct seeds.
         size: height and width in pixels, or one number for both; None is the prior's.
         init_std: standard deviation of theta to start from, at least 0.
-        decay: how much less a higher frequency moves; 1 is natural images', 0 is all alike.
+        decay: how much less a higher frequency moves; 0 is all alike, 1 as much as it has in
+            natural images, and more keeps out what an encoder lets through as noise.
 
     Raises:
         ValueError: not n distinct seeds, a size that the codec does not take, a negative
             `init_std` or `decay`.
     """
 
-    lr = 0.05
+    lr = 0.02
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Fourier(Canvas):
         seed: int | Sequence[int] = 0,
         size: Size = None,
         init_std: float = 0.01,
-        decay: float = 1.0,
+        decay: float = 1.5,
     ) -> None:
         super().__init__(prior, n=n, seed=seed, size=size)
         check_spread(init_std)
