@@ -127,7 +127,8 @@ def frechet(a: Tensor, b: Tensor) -> float:
 def distance(found: Tensor, reference: Tensor, draws: int = 200) -> str:
     """The Frechet distance in 32 principal components of the reference, and its 90 % interval."""
     centre = reference.mean(0)
-    basis = torch.linalg.svd(reference - centre, full_matrices=False).Vh[: min(32, len(found) - 1)].T
+    axes = torch.linalg.svd(reference - centre, full_matrices=False).Vh
+    basis = axes[: min(32, len(found) - 1)].T
     a, b = (found - centre) @ basis, (reference - centre) @ basis
     rng = torch.Generator().manual_seed(0)
 
@@ -291,7 +292,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--model", default="shapes")
-    parser.add_argument("--count", type=int, default=256, help="captions and edits, above 32 for a Frechet distance")
+    parser.add_argument("--count", type=int, default=256, help="of captions, and of edits")
     parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
     parser.add_argument("--edits", nargs="+", choices=list(EDITS), default=list(EDITS))
     parser.add_argument("--illusions", nargs="+", choices=list(LOSSES), default=["csd", "sds"])
