@@ -5,8 +5,9 @@
 The necessary parts are one batched network call without a graph and, from pixels, the encoder's
 forward and backward pass. Beside them stands a step written as the field's reference code does it:
 the prompt encoded anew, the network's graph kept, the latents decoded though nobody looks, the
-gradient read back to the host for the log. All are interleaved in one process; the figures are
-medians, the ratio is that of medians. Writes docs/benchmarks/step_cost.md.
+gradient read back to the host for the log. And every other loss on latents beside the rows of its
+card, the differentiated ones with their way back. All are interleaved in one process; the figures
+are medians, the ratio is that of medians. Writes docs/benchmarks/step_cost.md.
 """
 
 import argparse
@@ -18,6 +19,9 @@ import torch
 from report import machine, write_report
 
 from sdstoolkit import SDS, Canvas, Latents, Pixels, Prior, load, optimize
+from sdstoolkit.choices import EDITING, Reward, make_loss
+from sdstoolkit.distill import cards
+from sdstoolkit.pipelines.optimize import Options
 
 PROMPT = "a red heart on a white background"
 SCALE = 30.0
@@ -82,6 +86,57 @@ def reference(prior: Prior, canvas: Canvas) -> Callable[[], None]:
     return step
 
 
+def rows_alone(prior: Prior, n: int, rows: int, passes: int) -> Callable[[], None]:
+    """Network calls of so many rows an image in one batch, and of some with their way back."""
+    network, shape = prior.score.network, prior.score.shape
+    text = prior.condition(PROMPT)["text"]
+
+    def inputs(count: int) -> tuple:
+        x = torch.randn(count, *shape, device=prior.device)
+        k = torch.full((count,), 500.0, device=prior.device)
+        return x, k, text.expand(count, -1, -1)
+
+    def step() -> None:
+        if rows > passes:
+            with torch.no_grad():
+                x, k, c = inputs(n * (rows - passes))
+                network(x, k, encoder_hidden_states=c)
+        if passes:
+            x, k, c = inputs(n * passes)
+            out = network(x.requires_grad_(), k, encoder_hidden_states=c).sample
+            torch.autograd.grad(out.sum(), x)
+
+    return step
+
+
+def losses(prior: Prior, n: int, rounds: int) -> list[dict[str, str]]:
+    """A row for each loss whose number of rows is the same in every step."""
+    rows = []
+    null = torch.zeros(1, *prior.score.shape, device=prior.device)
+    for name, card in cards().items():
+        if not isinstance(card.rows, int):
+            continue
+        options = Options(
+            prompt=PROMPT, out="", loss=name, reward=Reward(colour="1,0,0"), source_prompt=PROMPT
+        )
+        image = prior.codec.decode(null).clamp(0, 1) if name in EDITING else None
+        canvas = Latents(prior, n=n)
+        walk = optimize(canvas, make_loss(options, prior, image), steps=10**6)
+        steps = {
+            "rows": rows_alone(prior, n, card.rows + card.fitted, card.passes),
+            "step": lambda walk=walk: next(walk),
+        }
+        seconds = median_seconds(steps, rounds)
+        rows.append({
+            "loss": f"`{name}`", "images": str(n), "rows": str(card.rows + card.fitted),
+            "with a graph": str(card.passes), "rows alone, ms": f"{1e3 * seconds['rows']:.1f}",
+            "a step, ms": f"{1e3 * seconds['step']:.1f}",
+            "step / rows": f"{seconds['step'] / seconds['rows']:.2f}",
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
 def median_seconds(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
     """The median wall time of each, interleaved, after two rounds of warming up."""
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -108,6 +163,7 @@ def main() -> None:
     parser.add_argument("--model", default="shapes")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--losses", action="store_true", help="every loss, too")
     args = parser.parse_args()
     prior = load(args.model)
     rows = []
@@ -126,7 +182,11 @@ def main() -> None:
                 }
             )
             print(rows[-1], flush=True)
-    write_report("step_cost", "What one SDS step costs", {f"`{args.model}`": rows}, machine())
+    tables = {f"`{args.model}`": rows}
+    if args.losses:
+        count = max(args.batch)
+        tables["Every loss on latents"] = losses(prior, count, args.rounds)
+    write_report("step_cost", "What a step costs", tables, machine())
 
 
 if __name__ == "__main__":

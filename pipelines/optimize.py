@@ -1,37 +1,36 @@
 """Make images from a prompt, by score distillation.
 
-  sds optimize "a red heart on a white background" --seeds 0-7 --scale 50 --out hearts
+  sds optimize "a red heart" --seeds 0-7 --loss vsd --vsd.rank 8 --canvas fourier --out hearts
   sds optimize --prompts prompts.txt --seeds 0-3 --out many
 
-Every seed has its own canvas and its own noise, so that its image depends neither on the others
-nor on how many are made at once. The folder then holds
+A seed's image depends neither on the others nor on how many are made at once, but for vsd and
+repulsive, whose images are particles of one law. The folder then holds
 
-  000000.png        the image of seed 0, and so on
-  000000-steps.png  how it came to be
+  000000.png        the image of seed 0, and so on; 000000-steps.png is how it came to be
   grid.png          the images side by side, at most 64
   loss.png          the loss over the steps, one draw of noise each
   results.jsonl     a line an image: its prompt, state, steps, last loss and hash
   manifest.json     what is needed to make them again, and the hash of every file
 
-With --prompts FILE it holds a folder a prompt, and sheet.png. Ctrl-C keeps what was made so far;
-the same command goes on from there. torchrun and accelerate share the images: docs/scaling.md.
+With --prompts FILE it holds a folder a prompt, and sheet.png. The same command goes on after
+Ctrl-C. torchrun and accelerate share the images: docs/scaling.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from sdstoolkit.cli import Range, launch, one_of, plugin
+from sdstoolkit.choices import TOGETHER, Choices, make_canvas, make_loss
+from sdstoolkit.cli import Range, launch, one_of
 
 if TYPE_CHECKING:
     from sdstoolkit.batch import Batch
     from sdstoolkit.jobs import Job
 
 
-
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Choices):
     """What `sds optimize` takes, with its defaults."""
 
     prompt: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PROMPT")]] = ""
@@ -56,8 +55,8 @@ class Options:
         tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the canvas's own)"),
     ] = None
     """Learning rate of Adam, in units of the canvas's parameters a step: above 0."""
-    scale: Annotated[float, Range()] = 30.0
-    """Guidance scale: any finite number; 1 is no guidance, 0 ignores the prompt."""
+    scale: Annotated[float | None, Range()] = None
+    """Guidance scale, by default what suits the loss: any finite number; 1 is no guidance."""
     negative_prompt: str = ""
     """What to steer away from; by default the empty prompt."""
     device: str = "auto"
@@ -74,36 +73,45 @@ class Options:
 
 def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
-    from sdstoolkit import runs
+    from sdstoolkit import jobs, runs
 
-    return runs.run_batch(options, make, command="optimize")
+    used = options.loss, options.canvas
+    options.check(*used)
+    chosen = {k: v for k, v in options.deciding(*used).items() if k not in runs.EXECUTION}
+    chosen["source"] = runs.named(options.source)
+    if options.loss in TOGETHER:
+        chosen["seeds"] = list(jobs.parse_seeds(options.seeds))
+    return runs.run_batch(options, make, command="optimize", chosen=chosen)
 
 
 def make(works: "Batch", options: Options) -> None:
     """Load, optimise batch after batch, and draw what came out."""
     import torch
 
-    from sdstoolkit import Canvas, Distiller, jobs, load, optimize
+    from sdstoolkit import images, jobs, load, optimize
 
-    loss_of = plugin("sdstoolkit.distill", options.loss, Distiller)
-    canvas_of = plugin("sdstoolkit.canvas", options.canvas, Canvas)
     device = jobs.pick_device(options.device)
     prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
+    source = images.read_image(options.source).to(device) if options.source else None
+    together = options.loss in TOGETHER
+    if together and works.top.processes.world > 1:
+        raise ValueError(f"the images of {options.loss} are one group, expected one process")
 
     def begin(job: "Job", seeds: tuple[int, ...]) -> Any:
-        asked = job.record["options"]
-        prompt, negative = asked["prompt"] or None, asked["negative_prompt"] or None
-        loss = loss_of(prior, prompt, negative=negative, scale=options.scale)
-        canvas = canvas_of(prior, n=len(seeds), seed=seeds)
+        asked = {key: job.record["options"][key] for key in ("prompt", "negative_prompt")}
+        wish = replace(options, **asked)
+        loss = make_loss(wish, prior, source)
+        canvas = make_canvas(wish, prior, seeds, source)
         return canvas, optimize(canvas, loss, steps=options.steps, lr=options.lr)
 
     for job in works.jobs:
-        begin(job, job.seeds[:1])  # what is wrong shows here, before anything is written
+        begin(job, job.seeds if together else job.seeds[:1])  # what is wrong shows here
     prior.drop_text()
     total, every = options.steps, options.checkpoint_every
     with works, jobs.progress(works.mine * total) as tell:
         works.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
-        for job, part in works.parts(options.batch_size):
+        size = len(works.jobs[0].seeds) if together else options.batch_size
+        for job, part in works.parts(size):
             with part as seeds:
                 job.follow(*begin(job, seeds), total=total, tell=tell, checkpoint_every=every)
         works.finish()

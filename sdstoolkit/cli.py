@@ -277,14 +277,20 @@ def _parse(options: type, words: Sequence[str], program: str) -> Any:
             chosen: Any = tyro.cli(options, prog=program, description=about, args=list(words))
     except SystemExit as leaving:
         return _refuse(_message(said.getvalue(), program)) if leaving.code else 0
-    hints = typing.get_type_hints(options, include_extras=True)
-    for field in dataclasses.fields(options):
-        value = getattr(chosen, field.name)
+    _check_ranges(chosen)
+    return chosen
+
+
+def _check_ranges(chosen: Any, above: str = "") -> None:
+    """Hold every number against its range, those of nested options too."""
+    hints = typing.get_type_hints(type(chosen), include_extras=True)
+    for field in dataclasses.fields(chosen):
+        value, name = getattr(chosen, field.name), above + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            _check_ranges(value, f"{name}.")
         for allowed in getattr(hints[field.name], "__metadata__", ()):
             if isinstance(allowed, Range) and value is not None and value not in allowed:
-                name = field.name.replace("_", "-")
                 raise ValueError(f"--{name} is {value}, expected {allowed}")
-    return chosen
 
 
 def _message(box: str, program: str) -> str:

@@ -11,6 +11,7 @@ and not the grid's. A time law maps u ~ U[0, 1) to t by an inverse distribution 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -288,6 +289,79 @@ class SqrtAnneal(TimeLaw):
         """The time of this progress, for every row."""
         _check(progress)
         return torch.full_like(u, self.t_max - (self.t_max - self.t_min) * progress**0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseCDF(TimeLaw):
+    """Times of any density, or falling through it.
+
+        t = F^-1(u),   F(t) = int_(t_min)^t W / int_(t_min)^(t_max) W
+        t = F^-1(1 - progress)   if it anneals, one time for all rows
+
+    F is exact for the polygon through W at 1025 even times.
+
+    Args:
+        t_min, t_max: the range.
+        density: W, times [k] -> numbers [k] that are not negative; None for DreamTime's.
+        anneal: fall with the progress instead of drawing.
+
+    Raises:
+        ValueError: a density that is negative, not finite or zero everywhere.
+    """
+
+    density: Callable[[Times], Times] | None = None
+    anneal: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        t = torch.linspace(self.t_min, self.t_max, 1025, dtype=torch.float64)
+        w = (self.density or DreamTime.weight)(t)
+        if w.shape != t.shape or not (w.isfinite().all() and (w >= 0).all() and w.sum() > 0):
+            raise ValueError(f"The density of {type(self).__name__} is no density on its times.")
+        object.__setattr__(self, "_table", (t, w.double(), _cumulative(t, w.double())))
+
+    def __call__(self, u: Times, progress: float) -> Times:
+        """Times drawn by u, or the time of this progress for every row."""
+        _check(progress)
+        t, w, F = self._table  # type: ignore[attr-defined]
+        wanted = torch.full_like(u, 1 - progress) if self.anneal else u
+        cell = (torch.searchsorted(F, wanted.cpu(), right=True) - 1).clamp(0, len(t) - 2)
+        rest = (wanted.cpu() - F[cell]) * F.new_tensor(_area(t, w))
+        width, slope = t[1] - t[0], (w[cell + 1] - w[cell]) / (t[1] - t[0])
+        # the area under a line, w h + slope h^2 / 2 = rest, by the formula without cancellation
+        root = (w[cell].square() + 2 * slope * rest).clamp(min=0).sqrt()
+        h = torch.where(rest > 0, 2 * rest / (w[cell] + root), 0.0).clamp(max=width)
+        return (t[cell] + h).to(u)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamTime(InverseCDF):
+    """Falling times that linger where the details are made.
+
+        t = F^-1(1 - progress),   W = exp(-(t - m_1)^2 / (2 s_1^2)) above m_1, 1 between,
+                                      exp(-(t - m_2)^2 / (2 s_2^2)) below m_2
+
+    with m_1 = .8, m_2 = .5, s_1 = .3, s_2 = .1. Huang et al., 2023,
+    https://arxiv.org/abs/2306.12422.
+    """
+
+    anneal: bool = True
+
+    @staticmethod
+    def weight(t: Times) -> Times:
+        """W at times of any shape."""
+        return torch.exp(-((t - t.clamp(0.5, 0.8)) / torch.where(t > 0.8, 0.3, 0.1)).square() / 2)
+
+
+def _area(t: Times, w: Times) -> float:
+    return float(torch.trapezoid(w, t))
+
+
+def _cumulative(t: Times, w: Times) -> Times:
+    """F at the times of the table, from 0 to 1."""
+    F = torch.cat([t.new_zeros(1), torch.cumulative_trapezoid(w, t)]) / _area(t, w)
+    F[-1] = 1
+    return F
 
 
 def _check(progress: float) -> None:

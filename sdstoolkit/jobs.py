@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,7 +38,8 @@ from sdstoolkit.canvas import Canvas
 from sdstoolkit.following import Following, Tell, progress
 from sdstoolkit.images import read_image, strip, write_image
 from sdstoolkit.optimization import Step
-from sdstoolkit.processes import Processes, is_out_of_memory, join, pick_device
+from sdstoolkit.parts import Part
+from sdstoolkit.processes import Processes, join, pick_device
 
 __all__ = ["Failed", "Job", "Part", "join", "parse_seeds", "pick_device", "progress", "versions"]
 
@@ -48,40 +48,6 @@ RESULTS = "results.jsonl"
 
 class Failed(RuntimeError):
     """A run that had begun could not go on; what it had made is kept."""
-
-
-class Part:
-    """Some seeds of a job; ``with`` it they are made, or put back where memory is short.
-
-    Args:
-        job: Whose seeds they are.
-        seeds: At least one.
-
-    Attributes:
-        size: How many are made at a time from here on.
-    """
-
-    def __init__(self, job: "Job", seeds: tuple[int, ...]) -> None:
-        self.job, self.seeds, self.size = job, seeds, len(seeds)
-
-    def __enter__(self) -> tuple[int, ...]:
-        return self.seeds
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if error is None or not is_out_of_memory(error) or self.size == 1:
-            return False
-        self.size //= 2
-        checkpoints.clear(self.job.out, self.seeds[0])
-        self.job.note(batch_size=self.size)
-        many = f"{len(self.seeds)} images do not fit into memory"
-        print(f"{many}, going on with {self.size}", file=sys.stderr)
-        torch.cuda.empty_cache()  # nothing where there is no CUDA
-        return True
 
 
 class Job:
@@ -175,7 +141,7 @@ class Job:
                 raise KeyboardInterrupt("asked to stop")
             yield tuple(left[start : start + size])
 
-    def parts(self, size: int) -> Iterator["Part"]:
+    def parts(self, size: int) -> Iterator[Part]:
         """The same as parts, ``with`` each of which its seeds are made; see `Part`.
 
         Once a half of ``size`` was needed, it is the size from there on.
@@ -276,11 +242,13 @@ class Job:
         finally:
             draft.unlink(missing_ok=True)
 
-    def write(self, name: str, what: str | Tensor) -> None:
-        """Make one file of the folder from a text or an image; errors are those of `file`."""
+    def write(self, name: str, what: str | bytes | Tensor) -> None:
+        """Make one file of the folder from a text, an image or bytes; errors are `file`'s."""
         with self.file(name) as draft:
             if isinstance(what, str):
                 draft.write_text(what, encoding="utf-8")
+            elif isinstance(what, bytes):
+                draft.write_bytes(what)
             else:
                 write_image(draft, what)
 
@@ -350,7 +318,11 @@ class Job:
             self._following = False
         if stopped is None and checkpoint_every and canvas.n > 1:
             following.checkpoint()  # so that all rows are kept as one group, or are made again
-        for made in following.made(stopped=stopped is not None):
+        for row, made in enumerate(following.made(stopped=stopped is not None)):
+            with torch.no_grad():
+                extra = canvas.files(row)
+            for end, content in extra.items():
+                self.write(f"{made.seed:06d}.{end}", content)
             facts = {k: v for k, v in made._asdict().items() if k not in ("seed", "image")}
             self.keep(made.seed, made.image, **facts)
         if stopped is not None:

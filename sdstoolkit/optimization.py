@@ -12,33 +12,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from sdstoolkit._typing import Rows
 from sdstoolkit.canvas.base import Augment, Canvas
+from sdstoolkit.distill.base import Distiller
 from sdstoolkit.rng import generators, seeds_of
+from sdstoolkit.views import Look, Loss, View
 
 __all__ = ["CosineDecay", "Loss", "Optimization", "Step", "optimize"]
 
 LearningRate = float | Callable[[float], float]
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-
-
-@runtime_checkable
-class Loss(Protocol):
-    """What `optimize` descends: any `Distiller`, or a function with this signature.
-
-    Its gradient by row i of x_0 must not depend on the other rows.
-    """
-
-    def __call__(
-        self, x_0: Tensor, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
-    ) -> Tensor:
-        """A scalar with a gradient by x_0."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,7 @@ class Step:
 
 def optimize(
     canvas: Canvas,
-    loss: Loss,
+    loss: Loss | Sequence[View],
     *,
     steps: int = 300,
     lr: LearningRate | None = None,
@@ -133,7 +120,8 @@ def optimize(
 
     Args:
         canvas: what is optimised.
-        loss: a `Distiller`, or a function of x_0, progress and rng.
+        loss: a `Distiller`, or a function of x_0, progress and rng; or several `View`s, each with
+            a loss of its own, whose gradients add up.
         steps: how many, at least 1.
         lr: learning rate above 0, or a function of the progress such as `CosineDecay`; None is the
             canvas's, or what `optimizer` sets.
@@ -142,7 +130,8 @@ def optimize(
             called for each row, with torch's global CPU generator at a seed of that row and step,
             which is put back afterwards.
         optimizer: makes one from a list of parameters, e.g. ``partial(torch.optim.SGD, lr=0.1)``;
-            None is Adam with betas (0.9, 0.99). Rows stay apart if it treats elements one by one.
+            None is Adam with the loss's betas, (0.9, 0.99) for most. Rows stay apart if it treats
+            elements one by one.
         check_every: how often to look for rows that have stopped, at least 1.
 
     Returns:
@@ -157,20 +146,24 @@ def optimize(
     if check_every < 1:
         raise ValueError(f"check_every is {check_every}, expected at least 1 step.")
     seeds = canvas.seeds if seed is None else seeds_of(seed, canvas.n)
+    views = [View(_as_it_is, loss)] if isinstance(loss, Loss) else list(loss)
+    if not views:
+        raise ValueError("There is no view to optimise for; give a loss, or one View or more.")
     parameters = [p for p in canvas.parameters() if p.requires_grad]
     if not parameters or any(p.ndim == 0 or len(p) != canvas.n for p in parameters):
         shapes = [list(p.shape) for p in parameters]
         raise ValueError(f"The parameters {shapes} do not all have the canvas's {canvas.n} rows.")
     if optimizer is None:
         lr = canvas.lr if lr is None else lr
+        betas = getattr(views[0].loss, "betas", Distiller.betas)
         made: torch.optim.Optimizer = torch.optim.Adam(
-            parameters, lr=_rate(lr, 0.0), betas=(0.9, 0.99), eps=1e-15, foreach=True
+            parameters, lr=_rate(lr, 0.0), betas=betas, eps=1e-15, foreach=True
         )
     else:
         made = optimizer(parameters)
     if lr is not None:
         _rate(lr, 0.0)
-    return Optimization(canvas, loss, made, lr, steps, seeds, augment, check_every)
+    return Optimization(canvas, views, made, lr, steps, seeds, augment, check_every)
 
 
 class Optimization(Iterator[Step]):
@@ -178,13 +171,14 @@ class Optimization(Iterator[Step]):
 
     `optimize` makes it. What goes on from a state ends with the same bits as what was never
     interrupted, in the same batch and with the same number of threads. A loss that keeps something
-    from step to step has `state` and `restore` of its own, which are called here.
+    from step to step has `state` and `restore` of its own, which are called here; where it has
+    not, the run is not `resumable`.
     """
 
     def __init__(
         self,
         canvas: Canvas,
-        loss: Loss,
+        views: Sequence[View],
         optimizer: torch.optim.Optimizer,
         lr: LearningRate | None,
         steps: int,
@@ -192,7 +186,7 @@ class Optimization(Iterator[Step]):
         augment: Augment | None,
         check_every: int,
     ) -> None:
-        self._canvas, self._loss, self._optimizer, self._lr = canvas, loss, optimizer, lr
+        self._canvas, self._views, self._optimizer, self._lr = canvas, views, optimizer, lr
         self._steps, self._seeds, self._augment = steps, seeds, augment
         self._check_every = check_every
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -202,7 +196,7 @@ class Optimization(Iterator[Step]):
         self._index = 0
 
     def __next__(self) -> Step:
-        canvas, loss, rows, index = self._canvas, self._loss, self._rows, self._index
+        canvas, views, rows, index = self._canvas, self._views, self._rows, self._index
         if index == self._steps or len(self._frozen) == canvas.n:
             raise StopIteration
         progress = index / self._steps
@@ -210,8 +204,13 @@ class Optimization(Iterator[Step]):
             for group in self._optimizer.param_groups:
                 group["lr"] = _rate(self._lr, progress)
         augment = self._augment
-        x_0 = canvas.x_0(None if augment is None else _for_each_row(augment, self._seeds, index))
-        value = loss(x_0, progress=progress, rng=self._rng)
+        added = None if augment is None else _for_each_row(augment, self._seeds, index)
+        shown = [canvas.x_0(_through(view.look, added)) for view in views]
+        parts = [
+            view.loss(x_0, progress=progress, rng=self._rng)
+            for view, x_0 in zip(views, shown, strict=True)
+        ]
+        value = torch.stack(parts).sum()
         if not value.requires_grad:
             raise ValueError(
                 "The loss does not depend on the canvas; look for a detach or a no_grad between."
@@ -221,12 +220,20 @@ class Optimization(Iterator[Step]):
         rows.remember()
         self._optimizer.step()
         rows.restore(index)
+        for view, x_0 in zip(views, shown, strict=True):
+            if isinstance(view.loss, Distiller):
+                view.loss.fit(x_0.detach(), progress=progress, rng=self._rng)
         self._index = index + 1
         if self._index % self._check_every == 0 or self._index == self._steps:
             self._frozen = rows.stopped(self._seeds)
-        last = getattr(loss, "last", None)
-        values, t = (value.detach().expand(canvas.n), None) if last is None else last
+        values, t = _said(views, value.detach(), canvas.n)
         return Step(index, self._steps, values, t, rows.alive, self._frozen, canvas)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `state` is all there is: no loss keeps something that it cannot tell."""
+        losses = [view.loss for view in self._views]
+        return all(hasattr(loss, "state") or not getattr(loss, "keeps", False) for loss in losses)
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, by name; between two steps."""
@@ -239,8 +246,9 @@ class Optimization(Iterator[Step]):
         state |= {f"parameter.{k}": p.detach() for k, p in enumerate(self._parameters)}
         for k, entries in self._optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{k}.{n}": v for n, v in entries.items() if v is not None}
-        if hasattr(self._loss, "state"):
-            state |= {f"loss.{name}": tensor for name, tensor in self._loss.state().items()}
+        for k, view in enumerate(self._views):
+            if hasattr(view.loss, "state"):
+                state |= {f"loss.{k}.{name}": v for name, v in view.loss.state().items()}
         return state
 
     @torch.no_grad()
@@ -274,10 +282,33 @@ class Optimization(Iterator[Step]):
         self._rows.alive = state["alive"].to(self._rows.alive)
         self._rows.since = state["since"].to(self._rows.since)
         self._frozen = self._rows.stopped(self._seeds)
-        if hasattr(self._loss, "restore"):
-            begins = "loss."
-            kept = {n[len(begins) :]: v for n, v in state.items() if n.startswith(begins)}
-            self._loss.restore(kept)
+        for at, view in enumerate(self._views):
+            if hasattr(view.loss, "restore"):
+                begins = f"loss.{at}."
+                kept = {n[len(begins) :]: v for n, v in state.items() if n.startswith(begins)}
+                view.loss.restore(kept)
+
+
+def _as_it_is(image: Tensor) -> Tensor:
+    return image
+
+
+def _through(look: Look, added: Augment | None) -> Augment | None:
+    """A view, then an augmentation; None if there is neither."""
+    if look is _as_it_is:
+        return added
+    return look if added is None else lambda image: added(look(image))
+
+
+def _said(views: Sequence[View], value: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
+    """The loss of each row, a mean over views, and its time if there is one view that tells."""
+    last = [getattr(view.loss, "last", None) for view in views]
+    told = [each for each in last if each is not None]
+    if len(told) < len(views):
+        return value.expand(n), None
+    if len(told) == 1:
+        return told[0].values, told[0].t
+    return torch.stack([each.values for each in told]).mean(0), None
 
 
 class _Finite:

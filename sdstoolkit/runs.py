@@ -13,7 +13,7 @@ from sdstoolkit._files import sha256
 from sdstoolkit.batch import Batch
 from sdstoolkit.jobs import Job, parse_seeds
 
-__all__ = ["deciding", "run", "run_batch"]
+__all__ = ["deciding", "named", "run", "run_batch"]
 
 EXECUTION = (  # options that do not decide on an image
     "out", "seeds", "prompts", "batch_size", "device", "checkpoint_every", "processes",
@@ -33,7 +33,7 @@ def deciding(options: Any, files: Sequence[str] = ()) -> dict[str, Any]:
     found = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
     for name in files:
         given = found[name]
-        found[name] = _named(given) if isinstance(given, str) else [*map(_named, given)]
+        found[name] = named(given) if isinstance(given, str) else [*map(named, given)]
     return found
 
 
@@ -107,7 +107,7 @@ def run_batch(
     return works.report()
 
 
-def _named(path: str) -> str:
+def named(path: str) -> str:
     """The name of a file and its hash; what is no file stays as it is."""
     if not path:
         return path

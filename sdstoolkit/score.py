@@ -12,8 +12,10 @@ the weights (scale, 1 - scale) on a conditional and an unconditional prediction.
 float64; the network may be bfloat16; the outputs are back in the state's dtype before they mix.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -225,3 +227,40 @@ def each(
     level = model.level(t, x_t)
     outputs = model.outputs(x_t, level, conditions)
     return tuple(model.parameterization.resolve(output, x_t, level) for output in outputs)
+
+
+def together(
+    model: ScoreModel, *asked: tuple[Tensor, NoiseLevel, Condition | None]
+) -> tuple[Prediction, ...]:
+    """Predictions for several states, levels and conditions, eps_hat(x_i, t_i, c_i), at once.
+
+    Network evaluations: the rows of all states, in one batched call.
+
+    Args:
+        model: the score model.
+        asked: states [n_i, *shape], their levels, and conditions of 1 or n_i rows or None
+            throughout.
+
+    Raises:
+        ValueError: as `ScoreModel.forward`.
+    """
+    x = torch.cat([x_t for x_t, _, _ in asked])
+    level = NoiseLevel(*map(torch.cat, zip(*(level for _, level, _ in asked), strict=True)))
+    condition = None
+    if any(c is not None for _, _, c in asked):
+        condition = cat(*((Condition() if c is None else c).expand(len(v)) for v, _, c in asked))
+    (output,) = model.outputs(x, model.level(level, x), [condition])
+    parts = output.split([len(x_t) for x_t, _, _ in asked])
+    return tuple(
+        model.parameterization.resolve(part, x_t, at)
+        for part, (x_t, at, _) in zip(parts, asked, strict=True)
+    )
+
+
+def twin(model: ScoreModel) -> ScoreModel:
+    """A copy of a score model whose parameters and buffers are the very tensors of the first.
+
+    What is changed about its modules, the first does not notice.
+    """
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared)

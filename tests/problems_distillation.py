@@ -105,6 +105,46 @@ def rests(gradient: Callable, low: float, high: float, cells: int) -> list[float
     return found
 
 
+def kl_gradients(mu, tau, m, s, alpha, sigma):
+    """r times the gradients by mu and tau of KL(q_t || p_t), q = N(mu, tau^2), p = N(m, s^2)."""
+    v_p, v_q = (alpha**2 * v**2 + sigma**2 for v in (s, tau))
+    r = sigma / alpha
+    return r * alpha**2 * (mu - m) / v_p, r * alpha**2 * tau * (1 / v_p - 1 / v_q)
+
+
+def tikhonov(y, A, m, precision):
+    """argmin |A x - y|^2 / 2 + precision |x - m|^2 / 2."""
+    left = A.T @ A + precision * torch.eye(A.shape[1], dtype=A.dtype)
+    return torch.linalg.solve(left, A.T @ y + precision * m)
+
+
+def posterior_coefficients(alpha, sigma, alpha_s, sigma_s):
+    """c_0, c_1 and the deviation of q(x_s | x_t, x_0) = N(c_0 x_0 + c_1 x_t, sd^2)."""
+    beta = sigma**2 - (alpha * sigma_s / alpha_s) ** 2
+    c_0 = alpha_s * beta / sigma**2
+    c_1 = alpha / alpha_s * sigma_s**2 / sigma**2
+    return c_0, c_1, sigma_s / sigma * beta.sqrt()
+
+
+def released_identity_weight(index):
+    """PDS's weight of x_0 - y_0 as released: a stride of two with the beta of one step."""
+    bar = stable_diffusion_table()
+    before, here = bar[index - 2], bar[index]
+    beta = 1 - here / bar[index - 1]
+    c_0 = before.sqrt() * beta / (1 - here)
+    c_1 = (1 - beta).sqrt() * (1 - before) / (1 - here)
+    sd = ((1 - before) / (1 - here) * beta).sqrt()
+    return float((before.sqrt() - c_0 - c_1 * here.sqrt()) / sd)
+
+
+def smoothed_score(x, width):
+    """grad log (p * N(0, width^2)) of the mixture."""
+    x = x.clone().requires_grad_()
+    zero, w = torch.zeros((), dtype=x.dtype), torch.tensor(width, dtype=x.dtype)
+    (slope,) = torch.autograd.grad(mixture_log_prob(x, zero + 1, w).sum(), x)
+    return slope
+
+
 class Gaussian(ScoreModel):
     """The exact score of N(m, s^2 I), with m and s [rows, 1] from the condition, or 0 and 1.
 

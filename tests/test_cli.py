@@ -86,16 +86,27 @@ def test_help_of_a_verb_lists_every_option_with_default_and_range(capsys, verb):
     assert code == 0 and out.startswith(f"usage: sds {verb}")
     text = " ".join(out.replace("│", " ").split())
     options = _plugins.find(cli.VERBS, verb).Options
-    hints = typing.get_type_hints(options, include_extras=True)
+    assert options_in_help(options, text) > 3
+
+
+def options_in_help(options: type, text: str, above: str = "--") -> int:
+    """Look for every option of a dataclass, and of those nested in it; how many there are."""
+    hints, count = typing.get_type_hints(options, include_extras=True), 0
     for field in dataclasses.fields(options):
-        flag = "--" + field.name.replace("_", "-")
+        flag = above + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(hints[field.name]):
+            count += options_in_help(hints[field.name], text, f"{flag}.")
+            continue
+        count += 1
         if not mentions(hints[field.name], "positional"):
-            assert f"{flag} " in text
-        if isinstance(field.default, int | float | str) and field.default != "":
-            assert f"default: {field.default})" in text, field.name
+            assert flag in text
+        if isinstance(field.default, int | float | str) and field.default not in ("", True, False):
+            said = {f"default: {shown})" for shown in (field.default, repr(field.default))}
+            assert any(default in text for default in said), field.name
         for mark in getattr(hints[field.name], "__metadata__", ()):
             if isinstance(mark, Range):
                 assert f": {mark}" in text, f"the help of {flag} does not say: {mark}"
+    return count
 
 
 def test_help_lists_the_losses_and_canvases_there_are(capsys):

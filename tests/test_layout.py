@@ -15,14 +15,17 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (  # each imports from the lines above, and leftwards in its own
     ("_typing", "_plugins", "_files", "_manifest", "_prompts", "rng"),
     ("noise", "grids", "integrate"),
-    ("prediction", "condition", "codec"),
+    ("prediction", "condition", "codec", "operators"),
     ("score", "prior"),
     ("toy", "adapters", "guidance"),
     ("tweedie", "statistics", "solvers", "samplers", "likelihood", "distill"),
-    ("images", "pictures", "plots", "inspection", "studies", "canvas", "optimization", "edit"),
-    ("checkpoints", "following", "processes", "jobs", "batch", "runs"),
-    ("cli", "pipelines", "demos"),
-)
+    (
+        "images", "pictures", "plots", "inspection", "studies", "canvas", "views", "optimization",
+        "edit", "restoration",
+    ),
+    ("checkpoints", "following", "processes", "parts", "jobs", "batch", "runs"),
+    ("cli", "choices", "pipelines", "demos"),
+)  # fmt: skip
 PLACES = {name: (floor, at) for floor, row in enumerate(FLOORS) for at, name in enumerate(row)}
 CONSUMERS = FLOORS[5]  # they take any score model, and so know no adapter and no guidance
 HOMES = {  # the only ones that import these libraries

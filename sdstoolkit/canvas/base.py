@@ -94,6 +94,14 @@ class Canvas(nn.Module, ABC):
             image = self.image()
         return write_image(path, image if self.n == 1 else grid(image))
 
+    def files(self, row: int) -> dict[str, bytes]:
+        """What one row is besides its pixels: the end of a file's name -> its content.
+
+        Args:
+            row: which one, in [0, n).
+        """
+        return {}
+
     def extra_repr(self) -> str:
         """What ``repr`` adds to the names of the parts."""
         h, w = self.size

@@ -12,13 +12,15 @@ is the honest mean of the squared residual; it is there to be read.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
 from sdstoolkit._typing import Rows, State, Times
 from sdstoolkit.condition import Condition
+from sdstoolkit.distill.card import Card
+from sdstoolkit.distill.limits import Limit, Seen
 from sdstoolkit.distill.weights import SigmaSquared, Weight
 from sdstoolkit.grids import UniformLaw
 from sdstoolkit.noise import NoiseLevel
@@ -27,7 +29,7 @@ from sdstoolkit.prior import Prior
 from sdstoolkit.rng import generators, normal, uniform
 from sdstoolkit.score import ScoreModel, combine
 
-__all__ = ["Distiller", "Last", "Prompt", "TimeDraw"]
+__all__ = ["Distiller", "Last", "Prompt", "TimeDraw", "condition_of", "null_of"]
 
 Prompt = str | Sequence[str] | Condition | None
 TimeDraw = Callable[[Tensor, float], Tensor]
@@ -53,6 +55,17 @@ class Distiller(nn.Module, ABC):
 
         dL/dx_0[i] = w(t[i]) R[i],   L = mean R^2
 
+    A method that needs more may also write `noise` (where eps comes from), `besides` (terms that
+    carry no weight) or `fit` (a network of its own, trained between the steps of `optimize`).
+
+    Attributes:
+        card: what the method costs, where it comes from and what it is bad at.
+        betas: of Adam, that suit the method.
+        keeps: whether it remembers something from step to step, so that a run with it starts again
+            where another would go on from a checkpoint.
+        couples: whether rows are particles of one law, so that a row depends on the others.
+        progress, rng: of the present call, for a `residual` that wants them.
+
     Args:
         model: a `Prior`, or a bare `ScoreModel`.
         prompt: what is wanted, a text or one a row for a prior that reads prompts, or a
@@ -62,12 +75,18 @@ class Distiller(nn.Module, ABC):
             want 30 to 100 here.
         weight: w, a callable of the noise level.
         t_law: where times come from, a callable of u ~ U[0, 1), [n], and of the progress.
+        limits: what happens to w R before it is the gradient, in order; see `limits`.
 
     Raises:
         ValueError: `scale` is not finite; it asks for guidance with nothing to guide towards, or
             away from; `negative` comes with `scale=1`, at which it would have no effect; or a
             prompt for a model that reads none.
     """
+
+    card: ClassVar[Card]
+    keeps: bool = False
+    couples: ClassVar[bool] = False
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
 
     def __init__(
         self,
@@ -78,6 +97,7 @@ class Distiller(nn.Module, ABC):
         scale: float = 1.0,
         weight: Weight = _SIGMA_SQUARED,
         t_law: TimeDraw = _UNIFORM,
+        limits: Sequence[Limit] = (),
     ) -> None:
         super().__init__()
         if not math.isfinite(scale):
@@ -90,13 +110,17 @@ class Distiller(nn.Module, ABC):
             raise ValueError(f"scale is {scale}, but there is no prompt to guide to; give one.")
         # Of a prior the network alone is kept, so that drop_text() does free the text encoder.
         self.model = model.score if isinstance(model, Prior) else model
-        self.condition = _condition(model, prompt)
-        self.null = None if scale == 1 else _null(model, negative)
+        self.condition = condition_of(model, prompt)
+        self.null = None if scale == 1 else null_of(model, negative)
         self.scale = float(scale)
         self.weight = weight
         self.t_law = t_law
+        self.limits = tuple(limits)
         self.last: Last | None = None
+        self.progress = 0.0
+        self.rng: Sequence[Generator] = ()
         self._rng: list[Generator] = []
+        self._x_0_hat: Tensor | None = None
 
     @abstractmethod
     def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
@@ -112,7 +136,37 @@ class Distiller(nn.Module, ABC):
             R, [n, *shape], whose row i depends on row i of the arguments only.
         """
 
-    def guided(self, x_t: State, level: NoiseLevel) -> Prediction:
+    def noise(self, x_0: State, rng: Sequence[Generator]) -> State:
+        """Where eps comes from, [n, *shape]: fresh from each row's generator.
+
+        Args:
+            x_0: what is optimised, without a graph.
+            rng: a generator a row.
+        """
+        dtype = x_0.dtype if x_0.dtype == torch.float64 else torch.float32
+        return normal(rng, x_0.shape[1:], dtype=dtype).to(x_0.device, non_blocking=True)
+
+    def besides(self, x_0: State, level: NoiseLevel) -> State | None:
+        """Parts of the gradient that carry no weight, or None; called with gradients off.
+
+        Args:
+            x_0: what is optimised.
+            level: the noise level of this call.
+        """
+        return None
+
+    def fit(
+        self, x_0: State, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
+    ) -> None:
+        """Train a network of the method's own on what there is now; `optimize` calls it.
+
+        Args:
+            x_0: what is optimised, without a graph.
+            progress: how much of the optimisation is over, in [0, 1].
+            rng: a generator a row; None for the loss's own.
+        """
+
+    def guided(self, x_t: State, level: NoiseLevel, *, scale: float | None = None) -> Prediction:
         """The prediction with guidance, scale eps_hat(c) + (1 - scale) eps_hat(n).
 
         Network evaluations a row: 2, in one batched call; 1 at `scale=1` and at `scale=0`.
@@ -120,11 +174,16 @@ class Distiller(nn.Module, ABC):
         Args:
             x_t: noisy states, [n, *shape].
             level: their noise level.
+            scale: another one than the loss's.
         """
-        if self.scale == 1:
-            return self.model(x_t, level, self.condition)
-        conditions, weights = (self.condition, self.null), (self.scale, 1 - self.scale)
-        return combine(self.model, x_t, level, conditions, weights)
+        scale = self.scale if scale is None else scale
+        if scale == 1:
+            seen = self.model(x_t, level, self.condition)
+        else:
+            conditions, weights = (self.condition, self.null), (scale, 1 - scale)
+            seen = combine(self.model, x_t, level, conditions, weights)
+        self._x_0_hat = seen.x_0
+        return seen
 
     def forward(
         self, x_0: State, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
@@ -144,14 +203,20 @@ class Distiller(nn.Module, ABC):
         rng = self._generators(n) if rng is None else rng
         if len(rng) != n:
             raise ValueError(f"{len(rng)} generators were given for {n} rows; give one a row.")
-        dtype = x_0.dtype if x_0.dtype == torch.float64 else torch.float32
+        self.progress, self.rng, self._x_0_hat = progress, rng, None
+        fixed = x_0.detach()
         t = self.t_law(uniform(rng), progress)
-        eps = normal(rng, x_0.shape[1:], dtype=dtype).to(x_0.device, non_blocking=True)
         with torch.no_grad():
-            fixed = x_0.detach()
+            eps = self.noise(fixed, rng)
             level = self.model.level(t, fixed)
             residual = self.residual(fixed, level.perturb(fixed, eps), level, eps)
-            gradient = (self.weight(level) * residual).to(x_0.dtype)
+            gradient = self.weight(level) * residual
+            extra = self.besides(fixed, level)
+            gradient = gradient if extra is None else gradient + extra
+            for limit in self.limits:
+                seen = Seen(fixed, level, residual, progress, self._x_0_hat)
+                gradient = limit(gradient, seen)
+            gradient = gradient.to(x_0.dtype)
             values = residual.square().flatten(1).mean(1)
         self.last = Last(values, level.t)
         return _Inject.apply(x_0, gradient, values.mean())
@@ -163,6 +228,7 @@ class Distiller(nn.Module, ABC):
             "scale": self.scale,
             "weight": repr(self.weight),
             "t_law": repr(self.t_law),
+            "limits": [repr(limit) for limit in self.limits],
             "model": self.model.describe(),
         }
 
@@ -186,7 +252,12 @@ class _Inject(torch.autograd.Function):
         return upstream.to(gradient.dtype) * gradient, None, None
 
 
-def _condition(model: Prior | ScoreModel, prompt: Prompt) -> Condition | None:
+def condition_of(model: Prior | ScoreModel, prompt: Prompt) -> Condition | None:
+    """A prompt as a condition, encoded by the prior.
+
+    Raises:
+        ValueError: a text for a bare `ScoreModel`.
+    """
     if isinstance(prompt, Condition):
         return prompt
     if isinstance(model, Prior):
@@ -199,10 +270,15 @@ def _condition(model: Prior | ScoreModel, prompt: Prompt) -> Condition | None:
     )
 
 
-def _null(model: Prior | ScoreModel, negative: Prompt) -> Condition | None:
+def null_of(model: Prior | ScoreModel, negative: Prompt) -> Condition | None:
+    """What guidance leads away from: `negative`, or a prior's null prompt.
+
+    Raises:
+        ValueError: a bare `ScoreModel`, which has no null prompt, and no condition.
+    """
     if negative is None and not isinstance(model, Prior):
         raise ValueError(
             f"Guidance needs a condition to lead away from, and a bare {type(model).__name__} has "
             "no null prompt; give negative= a Condition, or scale = 1."
         )
-    return _condition(model, negative)
+    return condition_of(model, negative)

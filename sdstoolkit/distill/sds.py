@@ -15,6 +15,7 @@ same number, eps_hat - eps = (1 - t) (v_hat - (eps - x_0)).
 
 from sdstoolkit._typing import State
 from sdstoolkit.distill.base import Distiller
+from sdstoolkit.distill.card import Card
 from sdstoolkit.noise import NoiseLevel
 
 __all__ = ["SDS"]
@@ -35,6 +36,14 @@ class SDS(Distiller):
 
     Poole, Jain, Barron and Mildenhall, 2022, https://arxiv.org/abs/2209.14988.
     """
+
+    card = Card(
+        rows=2,
+        paper="Poole et al., 2022",
+        link="https://arxiv.org/abs/2209.14988",
+        scale=30.0,
+        bad_at="variety and texture: it seeks a mode of blurred densities, and over-saturates",
+    )
 
     def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
         """The error of the predicted noise, eps_hat - eps."""

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from sdstoolkit.noise import NoiseLevel
 
-__all__ = ["AlphaSigmaSquared", "Constant", "SigmaSquared", "Weight"]
+__all__ = [
+    "AlphaSigmaSquared",
+    "ClippedNoiseRatio",
+    "Constant",
+    "LogNoiseRatio",
+    "MinSNR",
+    "NoiseRatio",
+    "SigmaSquared",
+    "Weight",
+]
 
 Weight = Callable[[NoiseLevel], Tensor]
 
@@ -64,3 +73,74 @@ class Constant:
     def __call__(self, level: NoiseLevel) -> Tensor:
         """One weight a row, shaped as the level's sigma."""
         return torch.full_like(level.sigma, self.value)
+
+
+@dataclass(frozen=True)
+class NoiseRatio:
+    """A power of the noise-to-signal ratio: 1 in ISM and RED-diff, 2 for the divergence itself.
+
+        w = r^power,   r = sigma / alpha
+
+    Mardani et al., 2023, https://arxiv.org/abs/2305.04391.
+
+    Args:
+        power: any finite number; with 1 an SDS gradient is x_0 - x_0_hat.
+    """
+
+    power: float = 1.0
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """One weight a row, shaped as the level's sigma."""
+        return level.ratio**self.power
+
+
+@dataclass(frozen=True)
+class LogNoiseRatio:
+    """A weight that grows slowly with the noise.
+
+        w = log(1 + r)
+
+    Mardani et al., 2023, https://arxiv.org/abs/2305.04391.
+    """
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """One weight a row, shaped as the level's sigma."""
+        return level.ratio.log1p()
+
+
+@dataclass(frozen=True)
+class ClippedNoiseRatio:
+    """The noise-to-signal ratio up to a bound.
+
+        w = min(r, most)
+
+    Mardani et al., 2023, https://arxiv.org/abs/2305.04391.
+
+    Args:
+        most: the bound, above 0.
+    """
+
+    most: float = 1.0
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """One weight a row, shaped as the level's sigma."""
+        return level.ratio.clamp(max=self.most)
+
+
+@dataclass(frozen=True)
+class MinSNR:
+    """The signal-to-noise ratio up to a bound.
+
+        w = min(1 / r^2, most)
+
+    Hang et al., 2023, https://arxiv.org/abs/2303.09556.
+
+    Args:
+        most: the bound, above 0.
+    """
+
+    most: float = 5.0
+
+    def __call__(self, level: NoiseLevel) -> Tensor:
+        """One weight a row, shaped as the level's sigma."""
+        return (level.alpha / level.sigma).square().clamp(max=self.most)

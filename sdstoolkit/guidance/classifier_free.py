@@ -8,19 +8,17 @@ The weights scale and 1 - scale sum to one, and every network output is affine i
 given x_t, so it is the outputs that are mixed and no parameterisation has to be known here.
 """
 
-import math
-
-import torch
 from torch import Tensor
 
 from sdstoolkit.condition import Condition
+from sdstoolkit.guidance._base import Guided, finite
 from sdstoolkit.noise import NoiseLevel
 from sdstoolkit.score import ScoreModel
 
 __all__ = ["ClassifierFree"]
 
 
-class ClassifierFree(ScoreModel):
+class ClassifierFree(Guided):
     """A model guided away from a null condition.
 
         eps_hat = scale eps_hat(c) + (1 - scale) eps_hat(n)
@@ -42,13 +40,8 @@ class ClassifierFree(ScoreModel):
     """
 
     def __init__(self, model: ScoreModel, null: Condition, *, scale: float) -> None:
-        super().__init__()
-        if not math.isfinite(scale):
-            raise ValueError(f"scale is {scale}, expected a finite number; 1 is no guidance.")
-        self.model = model
-        self.schedule = model.schedule
-        self.parameterization = model.parameterization
-        self.shape = model.shape
+        finite(scale=scale)
+        super().__init__(model, scale=float(scale))
         self.null = null
         self.scale = float(scale)
 
@@ -56,14 +49,3 @@ class ClassifierFree(ScoreModel):
         """The guided output of the network."""
         conditions, weights = (condition, self.null), (self.scale, 1 - self.scale)
         return self.model.mix(x_t, level, conditions, weights)
-
-    def describe(self) -> dict[str, object]:
-        """The model's description, and a line for the guidance."""
-        return self.model.describe() | {
-            "guidance": {"name": type(self).__name__, "scale": self.scale}
-        }
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """None: the state reaches the model that is guided uncast."""
-        return None

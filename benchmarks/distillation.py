@@ -1,0 +1,320 @@
+"""Every loss on the bundled model: right, varied, natural, and what it costs.
+
+    python benchmarks/distillation.py                         # all of it; hours on two cores
+    python benchmarks/distillation.py --count 32 --losses sds csd vsd
+    python benchmarks/distillation.py --only edits --count 64
+
+Pictures of captions that training never saw, judged by an independent classifier: joint shape and
+colour, with a binomial standard error; the Frechet distance of 32 principal components of its
+features to as many DDIM pictures, with a bootstrap interval; diversity, the mean distance of its
+features among 16 seeds of one caption over that of DDIM; saturation, the share of values within
+.02 of the ends; seconds and network rows an image. Then edits, and pictures that are right in two
+views. Every batch is kept in runs/distillation/, one folder a model, so that the same command goes
+on where it was cut off.
+Writes docs/benchmarks/distillation.md and docs/images/distillation.png.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from judge import Judge, load_judge, mark
+from report import machine, write_report
+from safetensors.torch import load_file, save_file
+from shapes_quality import PICTURES
+from torch import Tensor
+
+from sdstoolkit import DDIM, ClassifierFree, Latents, Pixels, Prior, load, optimize
+from sdstoolkit import distill as D
+from sdstoolkit.images import grid, write_image
+from sdstoolkit.samplers.inverted import fingerprint
+from sdstoolkit.toy import data
+from sdstoolkit.views import LOOKS, View
+
+RUNS = Path(__file__).parents[1] / "runs" / "distillation"
+BATCH = 16
+
+Make = Callable[[Prior, list[str]], D.Distiller]
+
+
+def _plain(kind: Any, **options: Any) -> Make:
+    return lambda prior, prompt: kind(prior, prompt, scale=kind.card.scale, **options)
+
+
+LOSSES: dict[str, Make] = {  # each at its card's scale and its own defaults
+    "sds": _plain(D.SDS),
+    "sjc": _plain(D.SJC),
+    "csd": _plain(D.CSD),
+    "nfsd": _plain(D.NFSD),
+    "bridge": _plain(D.Bridge),
+    "vsd": _plain(D.VSD),
+    "asd": _plain(D.ASD),
+    "ism": _plain(D.ISM),
+    "sdi": _plain(D.SDI),
+    "cfd": _plain(D.CFD, limits=[D.Normalise()], weight=D.NoiseRatio()),
+    "rfds": _plain(D.RFDS),
+    "stein": _plain(D.Stein),
+    "repulsive": _plain(D.Repulsive, gamma=1.0),
+    "mean_shift": _plain(D.MeanShift),
+}
+EDITS = {"dds": D.DDS, "pds": D.PDS, "ids": D.IDS, "cds": D.CDS}
+
+
+class Rows:
+    """Counts the rows that a network, or a twin of it, is asked for."""
+
+    def __init__(self, prior: Prior) -> None:
+        self.rows = 0
+        self.folder = RUNS / fingerprint(prior.score)[:12]  # other weights, other pictures
+        self.folder.mkdir(parents=True, exist_ok=True)
+        network: Any = prior.score.network
+
+        def see(module: Any, given: tuple[Tensor, ...]) -> None:
+            self.rows += len(given[0])
+
+        network.register_forward_pre_hook(see)
+
+
+def kept(
+    name: str, count: int, make: Callable[[list[int]], Tensor], rows: Rows
+) -> tuple[Tensor, float, float]:
+    """Pictures of a name, made in batches and remembered; seconds and rows an image."""
+    images, seconds, asked = [], 0.0, 0.0
+    for start in range(0, count, BATCH):
+        chunk = list(range(start, min(start + BATCH, count)))
+        path = rows.folder / f"{name}-{start:04d}-{len(chunk)}.safetensors"
+        facts = path.with_suffix(".json")
+        if not facts.exists():
+            before, began = rows.rows, time.perf_counter()
+            made = (make(chunk).clamp(0, 1) * 255).round().byte()
+            spent = {"seconds": time.perf_counter() - began, "rows": rows.rows - before}
+            save_file({"images": made.contiguous()}, path)
+            facts.write_text(json.dumps(spent))
+            print(f"{name}: {chunk[-1] + 1} of {count}, {spent['seconds']:.0f} s", flush=True)
+        images.append(load_file(path)["images"].float() / 255)
+        spent = json.loads(facts.read_text())
+        seconds, asked = seconds + spent["seconds"], asked + spent["rows"]
+    return torch.cat(images), seconds / count, asked / count
+
+
+def optimised(
+    prior: Prior, make: Make, prompts: list[str], seeds: Sequence[int], steps: int, canvas: str
+) -> Tensor:
+    kind: Any = {"pixels": Pixels, "latents": Latents}[canvas]
+    picture = kind(prior, n=len(prompts), seed=list(seeds))
+    for _ in optimize(picture, make(prior, prompts), steps=steps):
+        pass
+    with torch.no_grad():
+        return picture.image()
+
+
+@torch.no_grad()
+def features(judge: Judge, image: Tensor) -> Tensor:
+    return torch.cat([judge.features(2 * part - 1) for part in image.split(256)]).double()
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two samples, [n, d] each."""
+    C_a, C_b = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
+    root = torch.linalg.eigvals(C_a @ C_b).real.clamp(min=0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + C_a.trace() + C_b.trace() - 2 * root)
+
+
+def distance(found: Tensor, reference: Tensor, draws: int = 200) -> str:
+    """The Frechet distance in 32 principal components of the reference, and its 90 % interval."""
+    centre = reference.mean(0)
+    axes = torch.linalg.svd(reference - centre, full_matrices=False).Vh
+    basis = axes[: min(32, len(found) - 1)].T
+    a, b = (found - centre) @ basis, (reference - centre) @ basis
+    rng = torch.Generator().manual_seed(0)
+
+    def again(x: Tensor) -> Tensor:
+        return x[torch.randint(len(x), (len(x),), generator=rng)]
+
+    spread = sorted(frechet(again(a), again(b)) for _ in range(draws))
+    low, high = spread[draws // 20], spread[-draws // 20]
+    return f"{frechet(a, b):.2f} ({low:.2f} to {high:.2f})"
+
+
+def as_it_is(image: Tensor) -> Tensor:
+    return image
+
+
+def per_cent(right: Tensor) -> str:
+    p = float(right.float().mean())
+    return f"{100 * p:.1f} ± {100 * (p * (1 - p) / len(right)) ** 0.5:.1f}"
+
+
+def compare(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) -> list[dict]:
+    """The table of losses, and the pictures of it."""
+    captions, scenes = data.unseen_captions(max(256, args.count))
+    captions, scenes = captions[: args.count], scenes[slice(0, args.count)]
+    one = [captions[0]] * 16
+
+    null = prior.condition("")
+
+    def ddim(prompts: Sequence[str], chunk: list[int], away: int = 0) -> Tensor:
+        sampler = DDIM(ClassifierFree(prior.score, null, scale=args.ddim_scale), steps=50)
+        condition = prior.condition([prompts[i] for i in chunk])
+        x_0 = sampler.sample(len(chunk), condition, [away + i for i in chunk])
+        with torch.no_grad():
+            return prior.codec.decode(x_0)
+
+    reference, seconds, asked = kept("ddim", args.count, lambda c: ddim(captions, c), rows)
+    varied, _, _ = kept("ddim-one", 16, lambda c: ddim(one, c), rows)
+    there = features(judge, reference)
+    base = float(torch.pdist(features(judge, varied)).mean())
+    # the same captions with other seeds: how far two draws from one law are apart
+    other, _, _ = kept("ddim-again", args.count, lambda c: ddim(captions, c, 10_000), rows)
+    table, pictures = [], [reference[:8]]
+
+    def row(name: str, image: Tensor, sixteen: Tensor, cost: tuple[float, float]) -> None:
+        marks = mark(judge.judge(image), scenes)
+        seen = features(judge, image)
+        near = distance(features(judge, other) if name == "DDIM" else seen, there)
+        table.append({
+            "loss": name, "joint": per_cent(marks.joint), "shape": per_cent(marks.shape),
+            "colour": per_cent(marks.colour), "background": per_cent(marks.background),
+            "Frechet distance": near,
+            "diversity": f"{float(torch.pdist(features(judge, sixteen)).mean()) / base:.2f}",
+            "at the ends": f"{float(((image < 0.02) | (image > 0.98)).float().mean()):.1%}",
+            "s / image": f"{cost[0]:.1f}", "rows / image": f"{cost[1]:.0f}",
+        })  # fmt: skip
+        print(table[-1], flush=True)
+
+    row("DDIM", reference, varied, (seconds, asked))
+    for name in args.losses:
+        make = LOSSES[name]
+
+        def several(chunk: list[int], make: Make = make) -> Tensor:
+            prompts = [captions[i] for i in chunk]
+            return optimised(prior, make, prompts, chunk, args.steps, args.canvas)
+
+        def same(chunk: list[int], make: Make = make) -> Tensor:
+            return optimised(prior, make, one, chunk, args.steps, args.canvas)
+
+        key = f"{name}-{args.canvas}-{args.steps}"
+        image, seconds, asked = kept(key, args.count, several, rows)
+        sixteen, _, _ = kept(f"{key}-one", 16, same, rows)
+        row(f"`{name}`", image, sixteen, (seconds, asked))
+        pictures.append(image[:8])
+    write_image(PICTURES / "distillation.png", grid(torch.cat(pictures), columns=8))
+    return table
+
+
+def edits(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) -> list[dict]:
+    """Drawings whose colour word is changed: is it changed, and the rest left alone."""
+    rng = torch.Generator().manual_seed(5)
+    scenes = data.draw_scenes(args.count, rng, pairs=0.0, degraded=0.0)
+    drawn = data.render(scenes, rng)
+    told = [data.caption(scenes, i) for i in range(args.count)]
+    new = (scenes.colour + 1 + torch.randint(6, scenes.colour.shape, generator=rng)) % 8
+    new = torch.where(new == scenes.background[:, None], (new + 1) % 8, new)
+    changed = data.Scenes(**{**vars(scenes), "colour": new})
+    wanted = [data.caption(changed, i) for i in range(args.count)]
+    ground = torch.tensor(list(data.COLOURS.values()))[scenes.background][:, :, None, None]
+    far = ((drawn - ground).abs().amax(1, keepdim=True) > 0.04).float()
+    outside = torch.nn.functional.max_pool2d(far, 5, 1, 2) == 0
+    table = []
+    for name in args.edits:
+        kind: Any = EDITS[name]
+
+        def make(chunk: list[int], kind: Any = kind) -> Tensor:
+            image = drawn[chunk]
+            with torch.no_grad():
+                source = prior.codec.encode(image)
+            loss = kind(
+                prior, [wanted[i] for i in chunk], source=source,
+                source_prompt=[told[i] for i in chunk], scale=kind.card.scale,
+            )  # fmt: skip
+            canvas = Latents(prior, n=len(chunk), seed=chunk, init=image)
+            for _ in optimize(canvas, loss, steps=args.edit_steps, lr=args.edit_lr):
+                pass
+            with torch.no_grad():
+                return canvas.image()
+
+        key = f"{name}-{args.edit_steps}-{args.edit_lr}"
+        image, seconds, asked = kept(key, args.count, make, rows)
+        marks = mark(judge.judge(image), changed)
+        error = ((image - drawn).square() * outside).sum((1, 2, 3)) / (3 * outside.sum((1, 2, 3)))
+        psnr = -10 * error.clamp(min=1e-8).log10()
+        table.append({
+            "loss": f"`{name}`", "colour changed": per_cent(marks.colour),
+            "shape kept": per_cent(marks.shape), "background, dB": f"{float(psnr.mean()):.1f}",
+            "s / image": f"{seconds:.1f}", "rows / image": f"{asked:.0f}",
+        })  # fmt: skip
+        print(table[-1], flush=True)
+    return table
+
+
+def illusions(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) -> list[dict]:
+    """Pairs of objects side by side that are also right in a mirror, with the words exchanged."""
+    count = min(args.count, 64)
+    captions, scenes = data.unseen_captions(256, pairs=True)
+    beside = [i for i in range(256) if int(scenes.relation[i]) < 2][:count]
+    scenes = scenes[torch.tensor(beside)]
+    mirrored = data.Scenes(**{**vars(scenes), "relation": 1 - scenes.relation})
+    told = [captions[i] for i in beside]
+    seen = [data.caption(mirrored, i) for i in range(len(beside))]
+    table = []
+    for name in args.illusions:
+        make = LOSSES[name]
+
+        def both(chunk: list[int], make: Make = make) -> Tensor:
+            canvas = Pixels(prior, n=len(chunk), seed=chunk)
+            views = [
+                View(as_it_is, make(prior, [told[i] for i in chunk])),
+                View(LOOKS["mirror"], make(prior, [seen[i] for i in chunk])),
+            ]
+            for _ in optimize(canvas, views, steps=args.steps):
+                pass
+            with torch.no_grad():
+                return canvas.image()
+
+        image, seconds, asked = kept(f"mirror-{name}-{args.steps}", len(beside), both, rows)
+        here = mark(judge.judge(image), scenes).relation
+        there = mark(judge.judge(image.flip(-1)), mirrored).relation
+        table.append({
+            "loss": f"`{name}`", "right": per_cent(here), "right in the mirror": per_cent(there),
+            "right in both": per_cent(here & there), "s / image": f"{seconds:.1f}",
+            "rows / image": f"{asked:.0f}",
+        })  # fmt: skip
+        print(table[-1], flush=True)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="shapes")
+    parser.add_argument("--count", type=int, default=256, help="of captions, and of edits")
+    parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
+    parser.add_argument("--edits", nargs="+", choices=list(EDITS), default=list(EDITS))
+    parser.add_argument("--illusions", nargs="+", choices=list(LOSSES), default=["csd", "sds"])
+    parser.add_argument("--only", choices=("losses", "edits", "illusions"))
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--canvas", choices=("pixels", "latents"), default="pixels")
+    parser.add_argument("--edit-steps", type=int, default=200)
+    parser.add_argument("--edit-lr", type=float, default=0.02)
+    parser.add_argument("--ddim-scale", type=float, default=3.0)
+    args = parser.parse_args()
+    prior, judge = load(args.model), load_judge()
+    rows = Rows(prior)
+    parts = {"losses": compare, "edits": edits, "illusions": illusions}
+    headings = {
+        "losses": f"{args.count} unseen captions, {args.steps} steps on {args.canvas}",
+        "edits": f"{args.count} drawings, another colour",
+        "illusions": "Two objects, and their mirror image",
+    }
+    chosen = [args.only] if args.only else list(parts)
+    tables = {headings[name]: parts[name](args, prior, judge, rows) for name in chosen}
+    write_report("distillation", "Losses on the bundled model", tables, machine())
+
+
+if __name__ == "__main__":
+    main()

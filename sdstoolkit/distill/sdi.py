@@ -1,0 +1,131 @@
+"""Score distillation via inversion: DDIM, seen from the clean image.
+
+SDS with the noise kappa that DDIM would have at this place instead of a random one,
+
+    x_t = alpha x_0 + sigma kappa,   G = w (x_0 - x_0_hat(x_t)) / r = w (eps_hat(x_t) - kappa).
+
+Remembering kappa = eps_hat of the level before, and going all the way to x_0_hat at falling t, is
+DDIM to rounding. Where x_0 comes from a canvas that cannot follow exactly, kappa is found anew by
+inverting x_0 to t, with guidance the other way as in the paper.
+"""
+
+from collections.abc import Sequence
+
+from sdstoolkit._typing import State
+from sdstoolkit.distill._inversion import check_stride, invert
+from sdstoolkit.distill._memory import Memory
+from sdstoolkit.distill.base import Distiller, Prompt, TimeDraw
+from sdstoolkit.distill.card import Card
+from sdstoolkit.distill.limits import Limit
+from sdstoolkit.distill.weights import NoiseRatio, Weight
+from sdstoolkit.grids import LinearAnneal
+from sdstoolkit.noise import NoiseLevel
+from sdstoolkit.prediction import Prediction
+from sdstoolkit.prior import Prior
+from sdstoolkit.score import ScoreModel
+
+__all__ = ["SDI"]
+
+_WEIGHT, _LAW = NoiseRatio(), LinearAnneal()
+
+
+class SDI(Distiller):
+    """Score distillation via inversion.
+
+        G = w (x_0 - x_0_hat(alpha x_0 + sigma kappa)) / r,   w = r
+
+    kappa is x_0's noise by inversion, or, with `remember`, the last prediction. A target x_0_hat
+    is kept for a part of the run, one of `refreshes`; in between a step costs nothing.
+
+    Network evaluations a row: 2 ceil(t / stride) + 2 where a target is made, 0 elsewhere; with
+    `remember` 2. Half of it at `scale=1`. Waits for the device once where it inverts.
+
+    Lukoianov et al., 2024, https://arxiv.org/abs/2405.15891.
+
+    Args:
+        model, prompt, negative, scale, weight, t_law, limits: as `Distiller`; t should fall.
+        remember: take the last prediction for kappa instead of an inversion.
+        refreshes: how many targets in a run, at least 1; None makes one at every call.
+        stride: the longest step of the inversion, in (0, 1].
+        inversion_scale: of the guidance on the way up; None for 2 - scale.
+        eta: share of new noise on the way up, in [0, 1].
+
+    Raises:
+        ValueError: a number is out of range, or as `Distiller`.
+    """
+
+    keeps = True
+    card = Card(
+        rows=(0, 22),
+        paper="Lukoianov et al., 2024",
+        link="https://arxiv.org/abs/2405.15891",
+        scale=8.5,
+        bad_at="a canvas that cannot follow its targets; the inversions cost ten rows a target",
+    )
+
+    def __init__(
+        self,
+        model: Prior | ScoreModel,
+        prompt: Prompt = None,
+        *,
+        negative: Prompt = None,
+        scale: float = 1.0,
+        weight: Weight = _WEIGHT,
+        t_law: TimeDraw = _LAW,
+        limits: Sequence[Limit] = (),
+        remember: bool = False,
+        refreshes: int | None = 40,
+        stride: float = 0.1,
+        inversion_scale: float | None = None,
+        eta: float = 0.3,
+    ) -> None:
+        check_stride(stride)
+        if (refreshes is not None and refreshes < 1) or not 0 <= eta <= 1:
+            raise ValueError(
+                f"refreshes is {refreshes} and eta {eta}, expected from 1 on and in [0, 1]."
+            )
+        super().__init__(
+            model,
+            prompt,
+            negative=negative,
+            scale=scale,
+            weight=weight,
+            t_law=t_law,
+            limits=limits,
+        )
+        self.remember, self.refreshes, self.stride, self.eta = remember, refreshes, stride, eta
+        self.inversion_scale = 2 - self.scale if inversion_scale is None else inversion_scale
+        if self.null is None and self.inversion_scale != 1:
+            raise ValueError(
+                f"inversion_scale is {self.inversion_scale}, but scale = 1 has no null prompt."
+            )
+        self._noise, self._target, self._made_at = Memory(), Memory(), -1.0
+
+    def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
+        """(x_0 - target) / r."""
+        target = self._target.recall(self.rng, x_0) if self._lasts() else None
+        if target is None:
+            kappa = self._kappa(x_0, level, eps)
+            seen = self.guided(level.perturb(x_0, kappa), level)
+            self._noise.keep(self.rng, seen.eps)
+            target = self._target.keep(self.rng, seen.x_0)
+            self._made_at = self.progress
+        self._x_0_hat = target
+        return (x_0 - target) / level.ratio
+
+    def _lasts(self) -> bool:
+        """Whether the last target still counts: a later call of the same part of the run."""
+        if self.refreshes is None or not self.progress > self._made_at >= 0:
+            return False
+        return int(self.progress * self.refreshes) == int(self._made_at * self.refreshes)
+
+    def _kappa(self, x_0: State, level: NoiseLevel, eps: State) -> State:
+        if self.remember:
+            kept = self._noise.recall(self.rng, x_0)
+            return eps if kept is None else kept
+
+        def away(x: State, at: NoiseLevel) -> Prediction:
+            return self.guided(x, at, scale=self.inversion_scale)
+
+        x_t = invert(away, self.model, x_0, level, stride=self.stride, eta=self.eta, rng=self.rng)
+        return (x_t - level.alpha * x_0) / level.sigma
