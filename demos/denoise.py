@@ -103,7 +103,7 @@ def build(site: Site) -> None:
             packed = gr.DownloadButton("Download the results", size="md")
 
     def started(
-        image: str, fit: bool, added: float, sigma: float, prompt: str, seed: float, model: str,
+        image: Any, fit: Any, added: Any, sigma: Any, prompt: Any, seed: Any, model: Any,
         request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
         values = (image, fit, added, sigma, prompt, seed, model)

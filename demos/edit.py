@@ -203,19 +203,19 @@ def build(site: Site) -> None:
             )  # fmt: skip
             packed = gr.DownloadButton("Download the results", size="md")
 
-    def ground(path: str | None, fitted: bool, name: str) -> Any:
+    def ground(path: Any, fitted: Any, name: Any) -> Any:
         """The uploaded image as what is painted on, enlarged."""
         if path is None:
             return None
-        image = read_upload(path, site.prior(name).size, fit=fitted)
+        image = read_upload(path, site.prior(name).size, fit=bool(fitted))
         return _pictures.picture(image).resize((SHOWN, SHOWN), 0).convert("RGBA")
 
     fields = [upload, fit, mask, source, target, method, strength]
     fields += [steps, scale, seed, reports, model]
 
     def started(
-        image: str, fit: bool, mask: Any, source: str, target: str, method: str, strength: float,
-        steps: float, scale: float, seed: float, report: bool, model: str,
+        image: Any, fit: Any, mask: Any, source: Any, target: Any, method: Any, strength: Any,
+        steps: Any, scale: Any, seed: Any, report: Any, model: Any,
         request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Iterator[Any]:  # fmt: skip
         values = (image, fit, mask, source, target, method, strength, steps, scale, seed, report)

@@ -64,7 +64,7 @@ def build(site: Site) -> None:
         look = gr.Button("Look", variant="primary", scale=1, min_width=120, elem_id="look")
     table = gr.HTML(elem_id="facts", padding=True)
 
-    def info(model: str) -> str:
+    def info(model: Any) -> str:
         return _pictures.lines(facts(site.prior(model)))
 
     look.click(

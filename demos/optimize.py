@@ -243,8 +243,8 @@ def build(site: Site) -> None:
     shown = [image, guess, gradient, plot, packed, status]
 
     def started(
-        prompt: str, negative: str, loss: str, canvas: str, steps: float, scale: float,
-        lr: float, seeds: str, model: str, request: gr.Request,
+        prompt: Any, negative: Any, loss: Any, canvas: Any, steps: Any, scale: Any,
+        lr: Any, seeds: Any, model: Any, request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
         values = (prompt, negative, loss, canvas, steps, scale, lr, seeds, model)
         with site.runs.working(request, TAB) as mine:

@@ -144,8 +144,8 @@ def build(site: Site) -> None:
             packed = gr.DownloadButton("Download the animation", size="md")
 
     def started(
-        density: str, follows: str, training: float, levels: float, steps: float, points: float,
-        t: float, seed: float, request: gr.Request,
+        density: Any, follows: Any, training: Any, levels: Any, steps: Any, points: Any,
+        t: Any, seed: Any, request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
         values = (density, follows, training, levels, steps, points, t, seed)
         with site.runs.working(request, TAB) as mine:

@@ -368,7 +368,7 @@ def chromium():
 def opened(chromium, address, width, scheme):
     """A page of a given width and scheme, and what it asked for elsewhere or complained about."""
     page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)
     wrong: list[str] = []
     mine = (address, "data:", "blob:")
     page.on("request", lambda r: None if r.url.startswith(mine) else wrong.append(r.url))
