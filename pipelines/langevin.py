@@ -68,9 +68,9 @@ def run(options: Options) -> int:
     deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
     job = jobs.Job(options.out, command="langevin", options=deciding, seeds=seeds)
     if job.todo and options.density:
-        from sdstoolkit.pipelines import _points
+        from sdstoolkit.pipelines import _points  # type: ignore[import-not-found]
 
-        _points.draw(job, options)
+        _points.draw(job, options, annealed)
     elif job.todo:
         make(job, options)
     return job.report()

@@ -49,7 +49,7 @@ class Options:
     denoiser: Annotated[int, Range(low=1)] = 8_000
     """Steps of shapes' denoiser, 64 latents each: 1 or more."""
     steps: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
-    """Steps of the other models: 1 or more; by default 6,000, 1,500 (digits), 3,000 (moons)."""
+    """Steps of the other models: 1 or more; by default 2,500, 1,500 (digits), 3,000 (moons)."""
     seed: Annotated[int, Range(low=0)] = 0
     """The number that names the run: 0 or more."""
 
@@ -96,7 +96,7 @@ def shapes_pixel(options: Options, out: Path) -> "Trained":
     """The model of pixels."""
     from sdstoolkit.toy import cards, pixels
 
-    drawings, steps, seed = options.drawings or 16_384, options.steps or 6_000, options.seed
+    drawings, steps, seed = options.drawings or 16_384, options.steps or 2_500, options.seed
     run = Path(options.run)
     found = pixels.train_shapes_pixel(run, out, drawings=drawings, steps=steps, seed=seed)
     return found, cards.shapes_pixel(drawings=drawings, seed=seed, histories=found)

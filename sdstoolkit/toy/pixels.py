@@ -89,11 +89,10 @@ def train_denoiser(
     """
     schedule, v = Discrete(scheduler().alphas_cumprod.double()), V()
     most, least = (-schedule.log_snr(torch.tensor([1.0, 0.0]).double()) / 2).tolist()
-    network.to(memory_format=torch.channels_last)
 
     def error(x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         level = schedule.level(t, x)
-        x_t = level.perturb(x, eps).contiguous(memory_format=torch.channels_last)
+        x_t = level.perturb(x, eps)
         time = schedule.timestep(t).float()
         with fast_products(), sdpa_kernel(SDPBackend.MATH):  # the fused backward is slow on CPUs
             output = network(x_t, time, return_dict=False)[0]
@@ -129,7 +128,7 @@ def train_shapes_pixel(
     out: Path,
     *,
     drawings: int = 16_384,
-    steps: int = 6_000,
+    steps: int = 2_500,
     seed: int = 0,
     share: Share = ALONE,
 ) -> dict[str, History]:
@@ -150,7 +149,7 @@ def train_shapes_pixel(
     drawn = make_drawings(drawings, seed=seed, degraded=0.0, file=file)
     torch.manual_seed(seed)
     network = unet()
-    plan = Plan(steps=steps, lr=1.5e-3, warmup=200, seed=seed + 1)
+    plan = Plan(steps=steps, lr=2e-3, warmup=100, seed=seed + 1, muon=True)
     file = run / "denoiser.safetensors"
     history = train_denoiser(network, drawn, plan, checkpoint=file, share=share)
     if share.rank == 0:
