@@ -1,19 +1,30 @@
-"""Sampling, inversion and editing errors on a mixture whose flow is known, beside diffusers.
+"""Sampling, inversion and editing errors on a mixture whose flow is known, beside the peers.
 
-    python benchmarks/flow.py [--rows 512] [--evaluations 10 20 50 100 200]
+    python benchmarks/flow.py [--rows 512] [--evaluations 10 20 50 100 200] [--azula FOLDER]
 
 The pinned mixture of tests/problems_flow.py under Stable Diffusion's noise, eight draws of points
 and noises, in x / alpha. GEN: samples against a dense reference from the same noise. ENC: latents
 against a dense reference from the same points, in units of the largest sigma / alpha. RT: to the
 latent and back. All at the same number of network evaluations in each direction; the schedulers of
 diffusers are told the exact noise at the timesteps that they ask for, and end at the table's first
-noise; nan is what a scheduler itself returned. Writes docs/benchmarks/flow.md.
+noise; nan is what a scheduler itself returned. EDIT: inverted under
+two components and sampled under two others. Writes docs/benchmarks/flow.md.
+
+azula asks for torchvision, which keeps diffusers from importing beside a CPU torch, so it gets a
+folder of its own, outside of the environment, and without its dependencies:
+
+    pip install --no-deps --target runs/azula azula==0.11.1 einops==0.8.1
+    python benchmarks/flow.py --azula runs/azula
+
+It has samplers for time running down; a start of 0 and a stop of 1 makes them invert. Its own
+schedule with sigma from the table's first to its last, even in the log-SNR, is what suits it best.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -24,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import problems_flow as problem
 
-from sdstoolkit import ProbabilityFlow
+from sdstoolkit import Condition, ProbabilityFlow
 from sdstoolkit.solvers import (
     BDIA,
     EDICT,
@@ -35,6 +46,7 @@ from sdstoolkit.solvers import (
     ExponentialAdams,
     Fraction,
     Heun,
+    ImplicitEuler,
     ReversibleHeun,
     Solver,
 )
@@ -45,6 +57,7 @@ OURS: dict[str, tuple[Solver, Callable[[int], int]]] = {  # and the steps of n e
     "ExponentialAdams(corrector=False)": (ExponentialAdams(corrector=False), lambda n: n),
     "DPMSolver2M()": (DPMSolver2M(), lambda n: n),
     "Euler()": (Euler(), lambda n: n),
+    "ImplicitEuler(iterations=2)": (ImplicitEuler(iterations=2), lambda n: n // 2),
     "Heun()": (Heun(), lambda n: n // 2),
     "RK4()": (RK4(), lambda n: n // 4),
     "ReversibleHeun()": (ReversibleHeun(), lambda n: n - 1),
@@ -153,8 +166,50 @@ def theirs(
     return score(sample, latent, walk(down(), high * latent, evaluations) / low)
 
 
-def edits(evaluations: int) -> list[dict[str, str]]:
-    """T7: inverted under components {0, 1}, sampled under {1, 2} or {3, 4}."""
+def azula(
+    weights: Tensor = problem.WEIGHTS,
+) -> dict[str, tuple[Callable[[Tensor, int, bool], Tensor], int]]:
+    """Samplers of azula in x / alpha, and the evaluations that they take a step."""
+    from azula.denoise import Denoiser, DiracPosterior
+    from azula.noise import VESchedule
+    from azula.sample import EulerSampler, HeunSampler, vABSampler, xEABSampler, zABSampler
+
+    class Exact(Denoiser):
+        schedule = VESchedule(problem.LEAST, problem.MOST)
+
+        def forward(self, x_t: Tensor, t: Tensor, **_: object) -> DiracPosterior:
+            s = float(self.schedule(t)[1])
+            return DiracPosterior(x_t - s * problem.noise(x_t, s, weights))
+
+    def walker(kind: type, **options: object) -> Callable[[Tensor, int, bool], Tensor]:
+        def walk(x: Tensor, steps: int, up: bool) -> Tensor:
+            ends = {"start": 0.0, "stop": 1.0} if up else {"start": 1.0, "stop": 0.0}
+            sampler = kind(
+                Exact(), steps=steps, silent=True, dtype=torch.float64, **ends, **options
+            )
+            return sampler(x)
+
+        return walk
+
+    return {
+        "azula Euler": (walker(EulerSampler), 1),
+        "azula Heun": (walker(HeunSampler), 2),
+        "azula zAB(2)": (walker(zABSampler, order=2), 1),
+        "azula vAB(2)": (walker(vABSampler, order=2), 1),
+        "azula xEAB(2)": (walker(xEABSampler, order=2), 1),
+        "azula xEAB(3)": (walker(xEABSampler, order=3), 1),
+    }
+
+
+def azula_errors(walk: Callable[[Tensor, int, bool], Tensor], steps: int) -> Errors:
+    draws = problem.draws()
+    latent = walk(draws.data, steps, True)
+    return score(walk(draws.noise, steps, False), latent, walk(latent, steps, False))
+
+
+@cache
+def edit_problem() -> tuple[Tensor, dict[str, tuple[Condition, Tensor]]]:
+    """Points of components {0, 1}, and where the reference takes them under others."""
     source = problem.components(0, 1)
     mixture = problem.pinned()
     mixture.log_weights = source["weights"][0].log()
@@ -166,27 +221,47 @@ def edits(evaluations: int) -> list[dict[str, str]]:
     points = torch.cat(x_0)
     latent = problem.follow(points, problem.LEAST, problem.MOST, 400, source["weights"][0])
     rights = {}
-    for name, which in (("near edit", (1, 2)), ("far edit", (3, 4))):
+    for name, which in (("near", (1, 2)), ("far", (3, 4))):
         target = problem.components(*which)
         weights = target["weights"][0]
         rights[name] = target, problem.follow(latent, problem.MOST, problem.LEAST, 400, weights)
-    rows = []
+    return points, rights
+
+
+def edits(evaluations: int, with_azula: bool) -> dict[str, dict[str, str]]:
+    """Errors of a near edit, {0, 1} to {1, 2}, and of a far one, to {3, 4}."""
+    source = problem.components(0, 1)
+    points, rights = edit_problem()
+    found: dict[str, dict[str, str]] = {}
     for method, (solver, steps) in OURS.items():
         flow = ProbabilityFlow(MODEL, solver=solver, steps=steps(evaluations))
         inverted = flow.invert(points, source)
-        row = {"method": method}
-        for edit, (target, right) in rights.items():
+        for name, (target, right) in rights.items():
             error = flow.edit(inverted, target) - right
-            row[edit] = f"{problem.rms(error):.1e} ({problem.median(error):.1e})"
-        rows.append(row)
-    return rows
+            found.setdefault(method, {})[name] = _both(error)
+    if with_azula:
+        ways = azula(source["weights"][0])
+        for name, (target, right) in rights.items():
+            back = azula(target["weights"][0])
+            for method, (up, cost) in ways.items():
+                latent = up(points, evaluations // cost, True)
+                error = back[method][0](latent, evaluations // cost, False) - right
+                found.setdefault(method, {})[name] = _both(error)
+    return found
+
+
+def _both(error: Tensor) -> str:
+    return f"{problem.rms(error):.1e} ({problem.median(error):.1e})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--evaluations", type=int, nargs="+", default=[10, 20, 50, 100, 200])
+    parser.add_argument("--azula", metavar="FOLDER", help="where azula was installed")
     options = parser.parse_args(arguments)
+    if options.azula:
+        sys.path.append(options.azula)
     problem.ROWS = options.rows
     found: dict[str, dict[int, Errors]] = {}
     for n in options.evaluations:
@@ -199,6 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{name} at {n}: {error}")
                 errors = Errors(float("nan"))
             found.setdefault(name, {})[n] = errors
+        if options.azula:
+            for name, (go, cost) in azula().items():
+                found.setdefault(name, {})[n] = azula_errors(go, n // cost)
     titles = {
         "gen": "GEN: samples, median point",
         "enc": "ENC: latents, root mean square",
@@ -212,7 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, by in found.items()
         ]
         tables[title] = [r for r in rows if not all(v == "nan" for v in list(r.values())[1:])]
-    tables["Edits at 50 evaluations each way, root mean square (median point)"] = edits(50)
+    edited = {n: edits(n, bool(options.azula)) for n in options.evaluations}
+    for kind in ("near", "far"):
+        tables[f"EDIT, {kind}: root mean square (median point)"] = [
+            {"method": name} | {str(n): rows[name][kind] for n, rows in edited.items()}
+            for name in next(iter(edited.values()))
+        ]
     write_report("flow", "The probability flow on the pinned mixture", tables, machine())
 
 

@@ -10,14 +10,15 @@ finest details of the image, and said. One network evaluation. The folder then h
   manifest.json     what is needed to make it again, and the hash of every file
 """
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from sdstoolkit.cli import Range, launch
 
-EXECUTION = ("out", "device")  # they do not decide on the image
+if TYPE_CHECKING:
+    from sdstoolkit.jobs import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,25 +43,29 @@ class Options:
 
 def run(options: Options) -> int:
     """Denoise the image, unless that was done before."""
+    from sdstoolkit import runs
+
+    return runs.run(options, make, command="denoise", files=("image",))
+
+
+def make(job: "Job", options: Options) -> None:
+    """Load, denoise, and keep what came out."""
     import torch
 
     from sdstoolkit import jobs, load, read_image, tweedie
 
     noisy = read_image(options.image)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
-    job = jobs.Job(options.out, command="denoise", options=deciding, seeds=(0,))
-    if job.todo:
-        device = jobs.pick_device(options.device)
-        prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
-        condition = prior.condition(options.prompt or None)
-        clean = tweedie.denoise_image(prior, noisy.to(device), options.sigma, condition)
-        sigma = float(clean.sigma)
-        if options.sigma is None:
-            print(f"the noise was estimated: sigma is {sigma:.4f}")
-        with job:
-            job.note(device=device, model=prior.score.describe())
-            job.keep(0, clean.x_0.float().cpu(), state="done", steps=1, sigma=sigma)
-    return job.report()
+    device = jobs.pick_device(options.device)
+    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
+    condition = prior.condition(options.prompt or None)
+    clean = tweedie.denoise_image(prior, noisy.to(device), options.sigma, condition)
+    sigma = float(clean.sigma)
+    if options.sigma is None:
+        print(f"the noise was estimated: sigma is {sigma:.4f}")
+    with job:
+        job.note(device=device, model=prior.score.describe())
+        job.keep(0, clean.x_0.float().cpu(), state="done", steps=1, sigma=sigma)
+        job.gather()
 
 
 if __name__ == "__main__":

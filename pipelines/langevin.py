@@ -10,7 +10,7 @@ folder then holds an image a seed, grid.png and manifest.json. With --density an
 points fell where; beside it are the score field, trajectories, the annealing, and the moments.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sdstoolkit.score import ScoreModel
 
 Density = Literal["checkerboard", "mixture", "moons", "ring", "spirals", "swiss-roll"]
-EXECUTION = ("out", "seeds", "batch_size", "device")  # they do not decide on the image of a seed
 SHOWN = 64  # images in grid.png
 
 
@@ -62,18 +61,13 @@ class Options:
 
 def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
-    from sdstoolkit import jobs
+    from sdstoolkit import runs
 
-    seeds = jobs.parse_seeds(options.seeds)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
-    job = jobs.Job(options.out, command="langevin", options=deciding, seeds=seeds)
-    if job.todo and options.density:
-        from sdstoolkit.pipelines import _points  # type: ignore[import-not-found]
+    if options.density:
+        from sdstoolkit.pipelines._points import drawing  # type: ignore[import-not-found]
 
-        _points.draw(job, options, annealed)
-    elif job.todo:
-        make(job, options)
-    return job.report()
+        return runs.run(options, drawing(annealed), command="langevin")
+    return runs.run(options, make, command="langevin")
 
 
 def annealed(score: "ScoreModel", options: Options) -> Any:
@@ -100,20 +94,21 @@ def make(job: "Job", options: Options) -> None:
         score = ClassifierFree(score, prior.condition(""), scale=options.scale)
     prior.drop_text()
     sampler, rounds = annealed(score, options), options.levels + 1
-    with job, jobs.progress(len(job.todo) * rounds, unit="level") as tell:
+    with job, jobs.progress(len(job.mine) * rounds, unit="level") as tell:
         job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
-        for seeds in job.batches(options.batch_size):
-            states = sampler.steps(len(seeds), condition, seeds)
-            x_0 = next(states)
-            for x_0 in states:  # noqa: B007
-                tell(len(seeds), None)
-            with torch.no_grad():
+        for part in job.parts(options.batch_size):
+            with part as seeds, torch.no_grad():
+                states = sampler.steps(len(seeds), condition, seeds)
+                x_0 = next(states)
+                for state in states:
+                    x_0 = state
+                    tell(len(seeds), None)
                 drawn = prior.codec.decode(x_0).float().cpu()
-            for seed, image in zip(seeds, drawn, strict=True):
-                job.keep(seed, image, state="done", steps=rounds)
-        shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
-        with job.file("grid.png") as path:
-            images.write_image(path, images.grid(shown))
+                for seed, image in zip(seeds, drawn, strict=True):
+                    job.keep(seed, image, state="done", steps=rounds)
+        if job.gather():
+            shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
+            job.write("grid.png", images.grid(shown))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,23 @@
 """Make images from a prompt, by score distillation.
 
-  sds optimize "a red heart on a white background" --out heart
   sds optimize "a red heart on a white background" --seeds 0-7 --scale 50 --out hearts
+  sds optimize --prompts prompts.txt --seeds 0-3 --out many
 
-Every seed has its own canvas and its own noise, so that its image depends neither on the
-other seeds nor on how many are made at once. The folder then holds
+Every seed has its own canvas and its own noise, so that its image depends neither on the others
+nor on how many are made at once. The folder then holds
 
   000000.png        the image of seed 0, and so on
   000000-steps.png  how it came to be
   grid.png          the images side by side, at most 64
-  loss.png          the loss over the steps, jagged because it is one draw of noise a step
+  loss.png          the loss over the steps, one draw of noise each
+  results.jsonl     a line an image: its prompt, state, steps, last loss and hash
   manifest.json     what is needed to make them again, and the hash of every file
 
-Ctrl-C keeps what was made so far; the same command goes on from there.
+With --prompts FILE it holds a folder a prompt, and sheet.png. Ctrl-C keeps what was made so far;
+the same command goes on from there. torchrun and accelerate share the images: docs/scaling.md.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -23,18 +25,19 @@ import tyro
 from sdstoolkit.cli import Range, launch, one_of, plugin
 
 if TYPE_CHECKING:
+    from sdstoolkit.batch import Batch
     from sdstoolkit.jobs import Job
 
-EXECUTION = ("out", "seeds", "batch_size", "device")  # they do not decide on the image of a seed
-SHOWN = 64  # images in grid.png, curves in loss.png
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What `sds optimize` takes, with its defaults."""
 
-    prompt: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PROMPT")]]
+    prompt: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PROMPT")]] = ""
     """What the image shows, in words that the model knows."""
+    prompts: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """A file of prompts instead: .txt, .csv or .jsonl."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder to write: a new or an empty one, or one to resume."""
     model: str = "shapes"
@@ -62,53 +65,48 @@ class Options:
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     """Numbers the network computes in."""
     batch_size: Annotated[int, Range(low=1)] = 4
-    """Images at a time: 1 or more; more are quicker and take more memory."""
+    """Images at a time in each process: 1 or more; halved where they do not fit into memory."""
+    checkpoint_every: Annotated[int, Range(low=0)] = 100
+    """Steps between two checkpoints: 0 or more; 0 writes none but on SIGTERM."""
+    processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
+    """How many processes there must be: 1 or more; by default what the launcher was told."""
 
 
 def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
-    from sdstoolkit import jobs
+    from sdstoolkit import runs
 
-    seeds = jobs.parse_seeds(options.seeds)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
-    job = jobs.Job(options.out, command="optimize", options=deciding, seeds=seeds)
-    if job.todo:
-        make(job, options)
-    return job.report()
+    return runs.run_batch(options, make, command="optimize")
 
 
-def make(job: "Job", options: Options) -> None:
+def make(works: "Batch", options: Options) -> None:
     """Load, optimise batch after batch, and draw what came out."""
     import torch
 
-    from sdstoolkit import Canvas, Distiller, images, jobs, load, optimize, plots
+    from sdstoolkit import Canvas, Distiller, jobs, load, optimize
 
     loss_of = plugin("sdstoolkit.distill", options.loss, Distiller)
     canvas_of = plugin("sdstoolkit.canvas", options.canvas, Canvas)
     device = jobs.pick_device(options.device)
     prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
 
-    def begin(seeds: tuple[int, ...]) -> Any:
-        prompt, negative = options.prompt or None, options.negative_prompt or None
+    def begin(job: "Job", seeds: tuple[int, ...]) -> Any:
+        asked = job.record["options"]
+        prompt, negative = asked["prompt"] or None, asked["negative_prompt"] or None
         loss = loss_of(prior, prompt, negative=negative, scale=options.scale)
         canvas = canvas_of(prior, n=len(seeds), seed=seeds)
         return canvas, optimize(canvas, loss, steps=options.steps, lr=options.lr)
 
-    begin(job.todo[:1])  # what is wrong shows here, before anything is written
+    for job in works.jobs:
+        begin(job, job.seeds[:1])  # what is wrong shows here, before anything is written
     prior.drop_text()
-    with job, jobs.progress(len(job.todo) * options.steps) as tell:
-        job.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
-        for seeds in job.batches(options.batch_size):
-            job.follow(*begin(seeds), total=options.steps, tell=tell)
-        shown = job.seeds[:SHOWN]
-        with job.file("grid.png") as path:
-            images.write_image(path, images.grid(torch.cat([job.read(seed) for seed in shown])))
-        every = jobs.reading_period(options.steps)
-        curves = {f"seed {seed}": job.record["seeds"][str(seed)]["loss"] for seed in shown}
-        if any(curves.values()):
-            with job.file("loss.png") as path:
-                at, label = range(every, options.steps + 1, every), "mean squared residual"
-                plots.loss_curve(path, curves, steps=at, label=label)
+    total, every = options.steps, options.checkpoint_every
+    with works, jobs.progress(works.mine * total) as tell:
+        works.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
+        for job, part in works.parts(options.batch_size):
+            with part as seeds:
+                job.follow(*begin(job, seeds), total=total, tell=tell, checkpoint_every=every)
+        works.finish()
 
 
 if __name__ == "__main__":

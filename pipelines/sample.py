@@ -1,6 +1,5 @@
 """Draw images from a prompt, along the probability flow.
 
-  sds sample "a red heart on a white background" --out hearts
   sds sample "a red heart on a white background" --seeds 0-15 --scale 5 --steps 30 --out hearts
 
 An image is its seed's, whatever is drawn beside it. The folder then holds
@@ -10,21 +9,20 @@ An image is its seed's, whatever is drawn beside it. The folder then holds
   grid.png          the images side by side, at most 64
   manifest.json     what is needed to make them again, and the hash of every file
 
-Ctrl-C keeps what was made so far; the same command goes on from there.
+With --prompts FILE it holds a folder a prompt. The same command goes on after Ctrl-C.
 """
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from sdstoolkit.cli import Range, launch, one_of, plugin
 
 if TYPE_CHECKING:
+    from sdstoolkit.batch import Batch
     from sdstoolkit.jobs import Job
 
-EXECUTION = ("out", "seeds", "batch_size", "device")  # they do not decide on the image of a seed
-SHOWN = 64  # images in grid.png
 MOMENTS = 8  # looks in a strip
 
 
@@ -32,8 +30,10 @@ MOMENTS = 8  # looks in a strip
 class Options:
     """What `sds sample` takes, with its defaults."""
 
-    prompt: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PROMPT")]]
-    """What the images show, in words that the model knows; "" for a model without words."""
+    prompt: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PROMPT")]] = ""
+    """What the images show, in words that the model knows; nothing for a model without words."""
+    prompts: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """A file of prompts instead: .txt, .csv or .jsonl."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder to write: a new or an empty one, or one to resume."""
     model: str = "shapes"
@@ -53,59 +53,59 @@ class Options:
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     """Numbers the network computes in; the state is float64."""
     batch_size: Annotated[int, Range(low=1)] = 4
-    """Images at a time: 1 or more; more are quicker and take more memory."""
+    """Images at a time in each process: 1 or more; halved where they do not fit into memory."""
+    processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
+    """How many processes there must be: 1 or more; by default what the launcher was told."""
 
 
 def run(options: Options) -> int:
     """Draw the images that are missing."""
-    from sdstoolkit import jobs
+    from sdstoolkit import runs
 
-    seeds = jobs.parse_seeds(options.seeds)
-    deciding = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
-    job = jobs.Job(options.out, command="sample", options=deciding, seeds=seeds)
-    if job.todo:
-        make(job, options)
-    return job.report()
+    return runs.run_batch(options, make, command="sample")
 
 
-def make(job: "Job", options: Options) -> None:
+def make(works: "Batch", options: Options) -> None:
     """Load, follow the flow batch after batch, and draw what came out."""
     import torch
 
-    from sdstoolkit import ClassifierFree, ProbabilityFlow, ScoreModel, images, jobs, load
+    from sdstoolkit import ClassifierFree, ProbabilityFlow, jobs, load
     from sdstoolkit.solvers import Solver
 
     solver = plugin("sdstoolkit.solvers", options.solver, Solver)()
     device = jobs.pick_device(options.device)
     prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
-    condition = prior.condition(options.prompt or None)
-    model: ScoreModel = prior.score
-    if options.prompt and options.scale != 1:
-        null = prior.condition(options.negative_prompt or None)
-        model = ClassifierFree(model, null, scale=options.scale)
-    flow = ProbabilityFlow(model, steps=options.steps, solver=solver)
+
+    def begin(job: "Job") -> tuple[Any, Any]:
+        asked = job.record["options"]
+        condition, model = prior.condition(asked["prompt"] or None), prior.score
+        if asked["prompt"] and options.scale != 1:
+            null = prior.condition(asked["negative_prompt"] or None)
+            model = ClassifierFree(model, null, scale=options.scale)
+        return ProbabilityFlow(model, steps=options.steps, solver=solver), condition
+
+    for job in works.jobs:
+        flow, condition = begin(job)
     next(flow.steps(flow.noise(1), condition))  # what is wrong shows here
     prior.drop_text()
-    with job, jobs.progress(len(job.todo) * options.steps) as tell:
-        job.note(device=device, threads=torch.get_num_threads(), model=model.describe())
-        job.note(solver=solver.describe())
-        for seeds in job.batches(options.batch_size):
-            looks = []
-            for step in flow.steps(flow.noise(len(seeds), seed=seeds), condition):
-                if step.x_0 is not None and step.index * MOMENTS % options.steps < MOMENTS:
-                    looks.append(prior.codec.decode(step.x_0).detach())
-                tell(len(seeds) if step.index else 0, None)
-            alpha = model.schedule(flow.times[-1:])[0].item()
-            made = prior.codec.decode(step.x / alpha).detach()
-            for row, seed in enumerate(seeds):
-                if not made[row].isfinite().all():
-                    raise jobs.Failed(f"the image of seed {seed} is not finite; take more steps")
-                with job.file(f"{seed:06d}-steps.png") as path:
-                    images.write_image(path, images.strip([v[row : row + 1] for v in looks]))
-                job.keep(seed, made[row], state="done", steps=options.steps)
-        shown = job.seeds[:SHOWN]
-        with job.file("grid.png") as path:
-            images.write_image(path, images.grid(torch.cat([job.read(seed) for seed in shown])))
+    with works, jobs.progress(works.mine * options.steps) as tell:
+        facts = {"model": flow.model.describe(), "solver": solver.describe()}
+        works.note(device=device, threads=torch.get_num_threads(), **facts)
+        for job, part in works.parts(options.batch_size):
+            flow, condition = begin(job)
+            with part as seeds:
+                looks = []
+                for step in flow.steps(flow.noise(len(seeds), seed=seeds), condition):
+                    if step.x_0 is not None and step.index * MOMENTS % options.steps < MOMENTS:
+                        looks.append(prior.codec.decode(step.x_0).detach())
+                    tell(len(seeds) if step.index else 0, None)
+                made = prior.codec.decode(flow.clean(step)).detach()
+                for row, seed in enumerate(seeds):
+                    if not made[row].isfinite().all():
+                        raise jobs.Failed(f"the image of seed {seed} is not finite: more steps")
+                    seen = [look[row : row + 1] for look in looks]
+                    job.keep(seed, made[row], state="done", steps=options.steps, looks=seen)
+        works.finish()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Trained = tuple[dict[str, History], str]  # the history of each stage, and the card
 SUITS = {"drawings": ("shapes", "shapes-pixel"), "steps": ("shapes-pixel", "digits", "moons")}
-SUITS |= dict.fromkeys(("start", "autoencoder", "text", "decoder", "denoiser"), ("shapes",))
+SUITS |= dict.fromkeys(("start", "autoencoder", "text", "denoiser"), ("shapes",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,6 @@ class Options:
     """Steps of shapes' autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_500
     """Steps of shapes' text encoder, 128 captions each: 1 or more."""
-    decoder: Annotated[int, Range(low=1)] = 3_000
-    """Steps that sharpen shapes' decoder, 16 drawings each: 1 or more."""
     denoiser: Annotated[int, Range(low=1)] = 8_000
     """Steps of shapes' denoiser, 64 latents each: 1 or more."""
     steps: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None

@@ -5,17 +5,41 @@
 An entry names a file and its SHA-256. Two runs belong together if command and options are equal.
 """
 
+import importlib.metadata
 import json
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sdstoolkit._files import sha256, write_atomically
 
-__all__ = ["MANIFEST", "open_folder", "refuse_another", "save"]
+__all__ = [
+    "MANIFEST",
+    "merge_journals",
+    "open_folder",
+    "refuse_another",
+    "remove_journals",
+    "save",
+    "save_journal",
+    "versions",
+]
 
 MANIFEST = "manifest.json"
+_PACKAGES = ("sdstoolkit", "torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+_JOURNAL = ".journal-{rank}.json"
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide on a result; none is imported."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def open_folder(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +82,43 @@ def open_folder(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"the folder {str(out)!r} is another run's ({difference}), {expected}"
             )
+    merge_journals(out, found)
     return dict(found)
+
+
+def save_journal(out: Path, record: Mapping[str, Any], rank: int) -> None:
+    """Write what a process beside the main one has recorded, complete or not at all."""
+    kept = {key: record[key] for key in ("seeds", "outputs")}
+    write_atomically(out / _JOURNAL.format(rank=rank), f"{_text(kept)}\n".encode())
+
+
+def merge_journals(out: Path, record: dict[str, Any]) -> None:
+    """Take over what stands in journals and is newer than what the manifest says.
+
+    An entry is taken where its file is the one it describes.
+    """
+    for path in _journals(out):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            parts = [(record[key], found[key]) for key in ("seeds", "outputs")]
+        except (ValueError, KeyError, TypeError):
+            continue
+        for mine, theirs in parts:
+            for name, entry in theirs.items():
+                file = out / str(entry.get("file", ""))
+                known = mine.get(name, {}).get("sha256") == entry.get("sha256")
+                if not known and (not file.is_file() or sha256(file) == entry.get("sha256")):
+                    mine[name] = entry
+
+
+def remove_journals(out: Path) -> None:
+    """Remove the journals, whose entries stand in the manifest now."""
+    for path in _journals(out):
+        path.unlink(missing_ok=True)
+
+
+def _journals(out: Path) -> list[Path]:
+    return sorted(out.glob(_JOURNAL.format(rank="*")))
 
 
 def refuse_another(path: Path, entry: Mapping[str, Any]) -> None:

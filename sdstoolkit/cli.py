@@ -6,6 +6,10 @@ A file of pipelines/ is a verb. It holds
                      docstrings are its help; a number that has a range is Annotated[int, Range(1)]
     run(options)     that returns an exit code
 
+An option marked `Own` names a file of a package whose class has options of its own: they are those
+keyword arguments of the class that a command line can give, with the help of its docstring, and
+`own` returns them.
+
 and ends in `if __name__ == "__main__": raise SystemExit(launch(Options, run))`, so that
 `sds VERB`, `python pipelines/VERB.py` and `accelerate launch pipelines/VERB.py` are the same code.
 
@@ -17,17 +21,20 @@ import ast
 import contextlib
 import dataclasses
 import importlib.util
+import inspect
 import io
 import math
+import re
 import sys
+import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdstoolkit import __version__, _plugins
 
-__all__ = ["Range", "launch", "main", "one_of", "plugin"]
+__all__ = ["Own", "Range", "launch", "main", "one_of", "own", "plugin"]
 
 VERBS = "sdstoolkit.pipelines"
 
@@ -61,6 +68,111 @@ class Range:
             return f"{self.low:g} or more"
         upper = "" if self.high is None else f", at most {self.high:g}"
         return "any finite number" if self.above is None else f"above {self.above:g}{upper}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """The mark of an option, beside `one_of`, whose choice brings options of its own.
+
+    Args:
+        package: For example ``"sdstoolkit.edit"``.
+        base: The name of the class in it that its files derive from, for example ``"Edit"``.
+    """
+
+    package: str
+    base: str
+
+    def find(self, name: str) -> Any:
+        """The class of a choice."""
+        base = getattr(importlib.import_module(self.package), self.base)
+        return plugin(self.package, name, base)
+
+
+def own(options: Any, field: str) -> dict[str, Any]:
+    """The options that a choice brought, as keyword arguments of its class.
+
+    Args:
+        options: What the command line gave.
+        field: The name of the option marked `Own`.
+
+    Raises:
+        ValueError: One of them names a file that is not there.
+    """
+    given = {name: getattr(options, name) for name in getattr(options, "_own", {}).get(field, ())}
+    kinds = options._own[field] if given else {}
+    return {
+        name: value if (kind := kinds[name]) in _PLAIN else plugin(_package(kind), value, kind)()
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+_PLAIN = (bool, int, float, str)
+
+
+def _package(kind: type) -> str:
+    """The package whose files derive from a class that stands in its `base`."""
+    return kind.__module__.removesuffix(".base")
+
+
+def _keywords(of: type) -> Iterator[tuple[str, Any, Any]]:
+    """Name, type and default of what a command line can give: a value, or the name of a file."""
+    init: Any = inspect.getattr_static(of, "__init__")
+    hints = typing.get_type_hints(init)
+    for name, parameter in inspect.signature(init).parameters.items():
+        kind: Any = hints.get(name)
+        if isinstance(kind, types.UnionType):
+            kind = next((part for part in typing.get_args(kind) if part is not type(None)), None)
+        named = isinstance(kind, type) and kind.__module__.endswith(".base")
+        optional = parameter.default is not parameter.empty
+        if parameter.kind is parameter.KEYWORD_ONLY and optional and (kind in _PLAIN or named):
+            yield name, kind, parameter.default
+
+
+def _with_own(options: type, words: Sequence[str]) -> type:
+    """The options, and those that the choices among the words bring."""
+    import tyro
+
+    hints = typing.get_type_hints(options, include_extras=True)
+    taken = {field.name for field in dataclasses.fields(options)}
+    added: list[tuple[str, Any, Any]] = []
+    kinds: dict[str, dict[str, Any]] = {}
+    for field in dataclasses.fields(options):
+        for mark in getattr(hints[field.name], "__metadata__", ()):
+            if not isinstance(mark, Own):
+                continue
+            of = mark.find(_chosen(words, field.name) or str(field.default))
+            about = dict(re.findall(_ARGUMENT, inspect.getdoc(of) or "", re.MULTILINE))
+            for name, kind, default in _keywords(of):
+                if name in taken:
+                    continue
+                text = " ".join(about.get(name, "").split())
+                extra: tuple[Any, ...] = (tyro.conf.arg(help=text[:1].upper() + text[1:]),)
+                kinds.setdefault(field.name, {})[name] = kind
+                if kind not in _PLAIN:
+                    extra, kind, default = (*extra, one_of(_package(kind))), str | None, None
+                value = dataclasses.field(default=default)
+                added.append((name, typing.Annotated[(kind, *extra)], value))
+    if not added:
+        return options
+    about_it = {"__module__": options.__module__, "__doc__": options.__doc__, "_own": kinds}
+    return dataclasses.make_dataclass(
+        options.__name__, added, bases=(options,), frozen=True, kw_only=True, namespace=about_it
+    )
+
+
+_ARGUMENT = r"^ {4}(\w+): (.+(?:\n {8}.+)*)"  # of a docstring's Args, indents taken away
+
+
+def _chosen(words: Sequence[str], field: str) -> str | None:
+    """What follows an option among the words, the last time that it is there."""
+    flag, found = "--" + field.replace("_", "-"), None
+    for word, then in zip(words, [*words[1:], ""], strict=True):
+        if word == flag:
+            found = then
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def one_of(package: str) -> Any:
@@ -157,6 +269,7 @@ def _parse(options: type, words: Sequence[str], program: str) -> Any:
     """The options, or an exit code where help was asked for or the words are wrong."""
     import tyro
 
+    options = _with_own(options, words)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

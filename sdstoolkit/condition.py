@@ -97,6 +97,25 @@ class Condition(Mapping[str, Tensor]):
         return cat(*conditions)
 
 
+def merge(*conditions: Condition) -> Condition:
+    """The names of all conditions; those of one row are expanded to the rows of the others.
+
+    Args:
+        conditions: of 1 or n rows each, without a name in common.
+
+    Raises:
+        ValueError: different numbers of rows, or a name twice.
+    """
+    rows = max(condition.rows for condition in conditions)
+    merged: dict[str, Tensor] = {}
+    for condition in conditions:
+        twice = sorted(set(merged) & set(condition))
+        if twice:
+            raise ValueError(f"Two conditions hold {', '.join(twice)}; each name may come once.")
+        merged |= condition.expand(rows)
+    return Condition(merged)
+
+
 def cat(*conditions: Condition) -> Condition:
     """The rows of all conditions, one after the other.
 

@@ -6,10 +6,10 @@ A file holds integers k in 0..255, and the two meet at
     read:  x = k / 255            write:  k = round(255 clip(x, 0, 1))
 
 so reading what was written returns x to within 1/510, and writing what was read returns the
-file's pixels exactly. Nothing else is converted here: no resizing, no change of colour space, no
-dropped transparency, no silently merged frames. What an RGB or a grey tensor cannot represent is
-refused by its name. Every file is written beside its target and renamed into place, so that a
-reader, or a later run, never meets half a file.
+file's pixels exactly. Nothing else is converted unless it is asked for: no resizing, no change of
+colour space, no dropped transparency, no silently merged frames. What an RGB or a grey tensor
+cannot represent is refused by its name. Every file is written beside its target and renamed into
+place, so that a reader, or a later run, never meets half a file.
 """
 
 import io
@@ -28,6 +28,7 @@ __all__ = ["grid", "read_image", "strip", "write_animation", "write_image"]
 
 _CHANNELS = {"L": 1, "RGB": 3}
 _REPLACEABLE = {"P": "RGB", "1": "L"}  # other ways to store the same pixels, without any loss
+_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -36,7 +37,9 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 _ANIMATIONS = {".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}
 
 
-def read_image(path: str | os.PathLike[str], *, mode: str = "RGB") -> Float[Tensor, "1 c h w"]:
+def read_image(
+    path: str | os.PathLike[str], *, mode: str = "RGB", convert: bool = False
+) -> Float[Tensor, "1 c h w"]:
     r"""Read one image file.
 
     $$ x = k / 255, \qquad k \in \{0, \dots, 255\} $$
@@ -47,6 +50,8 @@ def read_image(path: str | os.PathLike[str], *, mode: str = "RGB") -> Float[Tens
     Args:
         path: A file that pillow can read (png, jpeg, webp, ...).
         mode: ``"RGB"`` for three channels or ``"L"`` for one.
+        convert: Read also what ``mode`` cannot represent: transparency is laid on white, 16 bits
+            are cut to 8, and other colours become those of ``mode`` as pillow converts them.
 
     Returns:
         float32, shape [1, c, h, w], values in [0, 1].
@@ -54,7 +59,8 @@ def read_image(path: str | os.PathLike[str], *, mode: str = "RGB") -> Float[Tens
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not an image, it is broken, or it holds what ``mode`` cannot represent
-            (transparency, more than 8 bits a channel, other colours, several frames).
+            (transparency, more than 8 bits a channel, other colours; several frames or 32 bits a
+            channel also with ``convert``).
     """
     from PIL import Image, ImageOps
 
@@ -67,9 +73,10 @@ def read_image(path: str | os.PathLike[str], *, mode: str = "RGB") -> Float[Tens
         raise ValueError(f"{str(path)!r} is a folder, expected an image file")
     try:
         with Image.open(path) as opened:
-            _refuse_what_is_lost(opened, path, mode)
+            _refuse_what_is_lost(opened, path, mode, convert)
             opened.load()
-            picture = ImageOps.exif_transpose(opened).convert(mode)
+            picture = ImageOps.exif_transpose(opened)
+            picture = _flat(picture, mode) if convert else picture.convert(mode)
             width, height = picture.size
             data = bytearray(picture.tobytes())
     except Image.UnidentifiedImageError:
@@ -80,14 +87,34 @@ def read_image(path: str | os.PathLike[str], *, mode: str = "RGB") -> Float[Tens
     return values.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255
 
 
-def _refuse_what_is_lost(picture: Any, path: Path, mode: str) -> None:
+def _flat(picture: Any, mode: str) -> Any:
+    """The picture in a mode, whatever that loses."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # 16 bits, which pillow would clip and not scale
+        import numpy
+
+        picture = Image.fromarray((numpy.asarray(picture) // 257).astype("uint8"))
+    if "transparency" in picture.info or picture.mode in _TRANSPARENT:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert(mode)
+
+
+def _refuse_what_is_lost(picture: Any, path: Path, mode: str, convert: bool) -> None:
     """Say by name what a tensor of the mode asked for cannot hold."""
     kept = picture.mode
+    sixteen = any("16" in str(tile[3]) for tile in picture.tile)
     if getattr(picture, "n_frames", 1) > 1:
         lost = f"holds {picture.n_frames} frames, expected one: save the frame you want"
-    elif any("16" in str(tile[3]) for tile in picture.tile):
+    elif convert and not sixteen and kept in ("I", "F"):
+        lost = f"holds 32 bits a channel (mode {kept}), expected 8 or 16: convert it"
+    elif convert:
+        return
+    elif sixteen:
         lost = "holds 16 bits a channel, expected 8: convert it to 8 bits"
-    elif "transparency" in picture.info or kept in ("RGBA", "LA", "PA", "RGBa", "La"):
+    elif "transparency" in picture.info or kept in _TRANSPARENT:
         lost = f"holds transparency (mode {kept}), expected {mode}: flatten it on a background"
     elif _REPLACEABLE.get(kept, kept) != mode:
         advice = f", or read it with mode={kept!r}" if kept in _CHANNELS else ""

@@ -2,92 +2,86 @@
 
     folder = {seed:06d}.png for every seed + what is drawn from them + manifest.json
 
-The options of a run decide on its images, a seed on one of them, so that (options, seed) names an
-image for good. A folder whose manifest holds the same options is resumed: seeds that are done are
-kept, and asking for more seeds adds them. Any other folder that is not empty is refused, and so is
-a file that is not the one the manifest describes: nothing is ever overwritten that this run, or
-the one it resumes, did not write.
+The options of a run decide on its images, a seed on one of them: (options, seed) names an image
+for good. A folder whose manifest holds the same options is resumed: seeds that are done are kept,
+and asking for more adds them. Any other folder that is not empty is refused, and so is a file that
+is not the one the manifest describes: nothing is overwritten that this run or the one it resumes
+did not write.
 
 The manifest is written before each file takes its name, complete or not at all, so that wherever a
-run ends, also by a power cut, the folder tells the truth about itself and can be resumed.
+run ends, also by a power cut, the folder tells the truth about itself and can be resumed. Of many
+processes the main one writes manifest.json and each other a journal of its own beside it; what
+stands in a journal is as good as in the manifest, and is moved there when all meet.
 """
 
-import importlib.metadata
 import json
-import math
 import os
 import platform
-import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdstoolkit import _manifest
+from sdstoolkit import _manifest, checkpoints
 from sdstoolkit._files import sha256
+from sdstoolkit._manifest import versions
+from sdstoolkit._prompts import parse_seeds
 from sdstoolkit.canvas import Canvas
+from sdstoolkit.following import Following, Tell, progress
 from sdstoolkit.images import read_image, strip, write_image
 from sdstoolkit.optimization import Step
+from sdstoolkit.processes import Processes, is_out_of_memory, join, pick_device
 
-__all__ = ["Failed", "Job", "parse_seeds", "pick_device", "progress", "versions"]
+__all__ = ["Failed", "Job", "Part", "join", "parse_seeds", "pick_device", "progress", "versions"]
 
-READINGS = 50  # how often the loss of an optimisation is read
-MOMENTS = 8  # how many of its looks are kept, the first and the last among them
-_MOST_SEEDS = 1_000_000
-_PACKAGES = ("sdstoolkit", "torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
-
-
-Tell = Callable[[int, float | None], None]
-"""Told after every step: how many rows it was for, and the loss if it was read."""
+RESULTS = "results.jsonl"
 
 
 class Failed(RuntimeError):
     """A run that had begun could not go on; what it had made is kept."""
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Read seeds as a user writes them: ``"0-3,7"`` is 0, 1, 2, 3, 7.
+class Part:
+    """Some seeds of a job; ``with`` it they are made, or put back where memory is short.
 
-    Raises:
-        ValueError: No seeds, the same one twice, a range that runs backwards, anything else.
+    Args:
+        job: Whose seeds they are.
+        seeds: At least one.
+
+    Attributes:
+        size: How many are made at a time from here on.
     """
-    seeds: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*([0-9]+)\s*(?:-\s*([0-9]+)\s*)?", part)
-        if found is None:
-            raise ValueError(f"seeds {text!r} could not be read, expected for example '0-3,7'")
-        start, stop = int(found[1]), int(found[2] or found[1])
-        if stop < start:
-            raise ValueError(f"seeds {text!r} run backwards in {part!r}, expected {stop}-{start}")
-        if len(seeds) + stop - start >= _MOST_SEEDS:
-            raise ValueError(f"seeds {text!r} are more than {_MOST_SEEDS}, expected fewer")
-        seeds.extend(range(start, stop + 1))
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds {text!r} name a seed twice, expected each of them once")
-    return tuple(seeds)
 
+    def __init__(self, job: "Job", seeds: tuple[int, ...]) -> None:
+        self.job, self.seeds, self.size = job, seeds, len(seeds)
 
-def pick_device(name: str) -> str:
-    """A device by name; ``"auto"`` is a CUDA device if there is one, else the CPU."""
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    def __enter__(self) -> tuple[int, ...]:
+        return self.seeds
 
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide on a result; none is imported."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None or not is_out_of_memory(error) or self.size == 1:
+            return False
+        self.size //= 2
+        checkpoints.clear(self.job.out, self.seeds[0])
+        self.job.note(batch_size=self.size)
+        many = f"{len(self.seeds)} images do not fit into memory"
+        print(f"{many}, going on with {self.size}", file=sys.stderr)
+        torch.cuda.empty_cache()  # nothing where there is no CUDA
+        return True
 
 
 class Job:
@@ -108,9 +102,12 @@ class Job:
         command: The verb, as the manifest records it.
         options: What decides on the images, as JSON; neither the seeds nor how they are batched.
         seeds: The images to make, named by seed.
+        processes: Who shares them; by default those of this launch.
+        offset: How many images stand before these in a longer list that is shared; see `Batch`.
 
     Attributes:
-        todo: The seeds that are still to be made, in the order asked for.
+        todo: The seeds that are still to be made, in the order asked for, by all processes.
+        mine: Those of this process.
         record: The manifest, as it is going to be written.
 
     Raises:
@@ -124,22 +121,34 @@ class Job:
         command: str,
         options: Mapping[str, Any],
         seeds: Sequence[int],
+        processes: Processes | None = None,
+        offset: int = 0,
     ) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError("a job runs in one process, expected WORLD_SIZE to be 1")
         self.out = Path(out)
         self.seeds = tuple(seeds)
+        self.processes = join() if processes is None else processes
         asked = json.loads(json.dumps({"command": command, "options": dict(options)}))
         self.record = _manifest.open_folder(self.out, asked)
         self.todo = tuple(seed for seed in self.seeds if not self._is_kept(seed))
         for name, entry in self.record["outputs"].items():
             _manifest.refuse_another(self.out / name, entry)
+        rank, world = self.processes.rank, self.processes.world
+        share = self.seeds[(rank - offset) % world :: world]
+        self.mine = tuple(seed for seed in share if seed in set(self.todo))
+        self._stop = threading.Event()
+        self._following = False
+        self._before: Any = None
 
     def _is_kept(self, seed: int) -> bool:
-        """Whether the image of a seed is there and final."""
+        """Whether the image of a seed is there and final, and all that is named after it."""
         path, entry = self.path(seed), self.record["seeds"].get(str(seed), {})
         _manifest.refuse_another(path, entry)
-        return path.exists() and entry["state"] in ("done", "frozen")
+        whole = all(
+            (self.out / name).exists()
+            for name in self.record["outputs"]
+            if name.startswith(f"{path.stem}-")
+        )
+        return path.exists() and entry["state"] in ("done", "frozen") and whole
 
     def path(self, seed: int) -> Path:
         """Where the image of a seed lies."""
@@ -150,9 +159,38 @@ class Job:
         return read_image(self.path(seed), mode=self.record["seeds"][str(seed)]["mode"])
 
     def batches(self, size: int) -> Iterator[tuple[int, ...]]:
-        """The seeds to do, ``size`` at a time."""
-        for start in range(0, len(self.todo), size):
-            yield self.todo[start : start + size]
+        """The seeds that this process is to do, ``size`` at a time.
+
+        A group that was under way, and has a checkpoint, comes first and as it was; the groups of
+        a run that is resumed are those of one that was never interrupted.
+        """
+        left = list(self.mine)
+        for found in checkpoints.groups(self.out):
+            if set(found.seeds) & set(left) and found.seeds[0] in self.seeds:
+                if set(found.seeds) <= set(self.seeds):
+                    left = [seed for seed in left if seed not in found.seeds]
+                    yield found.seeds
+        for start in range(0, len(left), size):
+            if self._stop.is_set():
+                raise KeyboardInterrupt("asked to stop")
+            yield tuple(left[start : start + size])
+
+    def parts(self, size: int) -> Iterator["Part"]:
+        """The same as parts, ``with`` each of which its seeds are made; see `Part`.
+
+        Once a half of ``size`` was needed, it is the size from there on.
+        """
+        for seeds in self.batches(size):
+            waiting = [seeds]
+            while waiting:
+                now = waiting.pop(0)
+                if len(now) > size and checkpoints.latest(self.out, now[0]) is None:
+                    waiting = [now[k : k + size] for k in range(0, len(now), size)] + waiting
+                    continue
+                part = Part(self, now)
+                yield part
+                size = min(size, part.size)
+                waiting = [*([now] if part.size < len(now) else []), *waiting]
 
     def __enter__(self) -> "Job":
         self._begun = time.perf_counter()
@@ -163,10 +201,25 @@ class Job:
             "machine": {"system": platform.system(), "processor": platform.machine()},
             "seconds": {},
         }
+        if self.processes.world > 1:
+            self._run["processes"] = self.processes.world
         self.record["runs"].append(self._run)
         self.out.mkdir(parents=True, exist_ok=True)
-        self._save()
+        self.processes.wait()  # all have read the folder as it was
+        if self.processes.is_main:
+            self._save()
+            if self.processes.meets:
+                _manifest.remove_journals(self.out)
+        self.processes.wait()
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._asked_to_stop)
         return self
+
+    def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM ends a run as Ctrl-C does, after the step that is under way."""
+        if self._stop.is_set() or not self._following:
+            raise KeyboardInterrupt("asked to stop")
+        self._stop.set()
 
     def __exit__(
         self,
@@ -174,6 +227,8 @@ class Job:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
         stopped = isinstance(error, KeyboardInterrupt)
         self._run["state"] = "interrupted" if stopped else "failed" if error else "done"
         self._run["seconds"]["total"] = round(time.perf_counter() - self._begun, 3)
@@ -221,8 +276,25 @@ class Job:
         finally:
             draft.unlink(missing_ok=True)
 
-    def keep(self, seed: int, image: Tensor, *, state: str, steps: int, **facts: Any) -> None:
-        """Write the image of a seed, and what there is to say about it.
+    def write(self, name: str, what: str | Tensor) -> None:
+        """Make one file of the folder from a text or an image; errors are those of `file`."""
+        with self.file(name) as draft:
+            if isinstance(what, str):
+                draft.write_text(what, encoding="utf-8")
+            else:
+                write_image(draft, what)
+
+    def keep(
+        self,
+        seed: int,
+        image: Tensor,
+        *,
+        state: str,
+        steps: int,
+        looks: Sequence[Tensor] = (),
+        **facts: Any,
+    ) -> None:
+        """Write the image of a seed, how it came to be, and what there is to say about it.
 
         Args:
             seed: One of the seeds of this job.
@@ -230,8 +302,11 @@ class Job:
             state: ``"done"``, ``"frozen"`` (final, at the last finite step) or ``"interrupted"``
                 (made again when the folder is resumed).
             steps: How many steps it is the result of.
+            looks: It on the way, [1, c, h, w] each, for a strip beside it.
             facts: Anything else for the manifest, as JSON.
         """
+        if looks:
+            self.write(f"{seed:06d}-steps.png", strip(looks))
         mode = "L" if image.shape[-3] == 1 else "RGB"
         entry = self.record["seeds"].setdefault(str(seed), {})
         run = len(self.record["runs"]) - 1
@@ -246,91 +321,80 @@ class Job:
         *,
         total: int,
         tell: Tell = lambda rows, loss: None,
+        checkpoint_every: int = 0,
     ) -> None:
         """Run an optimisation to its end, and keep the image of every row and how it came to be.
 
-        The loss and the images are read now and then, never every step: a read waits for the
-        device. Where it is interrupted, the images are kept as they are and it is raised again. An
-        image that is not finite is kept as it last was.
+        It goes on from its last checkpoint, if there is one. Where it is interrupted, the images
+        are kept as they are and it is raised again. An image that is not finite is kept as it last
+        was.
 
         Args:
             canvas: One row a seed.
             steps: What `optimize` returns.
             total: How many steps there are.
             tell: Told how it goes, such as what `progress` gives.
+            checkpoint_every: Steps between two checkpoints; 0 writes one on SIGTERM only.
 
-        Raises:
-            ValueError: An image is not finite before the first step.
+        Raises ValueError if an image is not finite before the first step.
         """
-        looks, curve, done, stopped = [(0, _look(canvas))], [], 0, None
-        for seed, image in zip(canvas.seeds, looks[0][1], strict=True):
-            if not bool(image.isfinite().all()):
-                raise ValueError(f"the image of seed {seed} is not finite before the first step")
-        frozen: Mapping[int, int] = {}
+        following = Following(canvas, steps, total=total, out=self.out, every=checkpoint_every)
+        stopped = None
+        self._following = True
         try:
             with self.timed("optimize"):
-                for step in steps:
-                    done, frozen = step.index + 1, step.frozen
-                    is_read = done % reading_period(total) == 0
-                    if is_read:
-                        curve.append(step.values.tolist())
-                    if done * (MOMENTS - 1) % total < MOMENTS - 1:
-                        looks.append((done, _look(canvas)))
-                    tell(canvas.n, step.loss if is_read else None)
+                following.run(tell, self._stop.is_set)
         except KeyboardInterrupt as error:
             stopped = error
-        if done > looks[-1][0]:
-            looks.append((done, _look(canvas)))
-        for row, seed in enumerate(canvas.seeds):
-            seen = [(at, look[row : row + 1]) for at, look in looks]
-            good = [(at, look) for at, look in seen if bool(look.isfinite().all())]
-            at = frozen.get(seed, good[-1][0])
-            ended = "interrupted" if stopped else "done" if at == done else "frozen"
-            state = "frozen" if seed in frozen else ended
-            with self.file(f"{seed:06d}-steps.png") as draft:
-                write_image(draft, strip([look for _, look in good]))
-            loss = [float(f"{v[row]:.5g}") if math.isfinite(v[row]) else None for v in curve]
-            self.keep(seed, good[-1][1], state=state, steps=at, loss=loss)
+        finally:
+            self._following = False
+        if stopped is None and checkpoint_every and canvas.n > 1:
+            following.checkpoint()  # so that all rows are kept as one group, or are made again
+        for made in following.made(stopped=stopped is not None):
+            facts = {k: v for k, v in made._asdict().items() if k not in ("seed", "image")}
+            self.keep(made.seed, made.image, **facts)
         if stopped is not None:
             raise stopped
+        checkpoints.clear(self.out, canvas.seeds[0])
+
+    def gather(self) -> bool:
+        """Wait for all processes, and put together what they recorded and kept.
+
+        Returns whether this is the main process, which writes what is drawn from all images.
+        """
+        self.processes.wait()
+        if self.processes.is_main:
+            _manifest.merge_journals(self.out, self.record)
+            if self.seeds:
+                self.write(RESULTS, "".join(json.dumps(line) + "\n" for line in self.results()))
+            _manifest.remove_journals(self.out)
+        return self.processes.is_main
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """A line an image for results.jsonl: seed, prompt, file, state, steps and last loss."""
+        asked = self.record["options"].get("prompt")
+        for seed in self.seeds:
+            entry = self.record["seeds"].get(str(seed))
+            if entry is not None:
+                line = {"seed": seed} if asked is None else {"seed": seed, "prompt": asked}
+                losses = entry.get("loss") or [None]
+                yield line | {k: v for k, v in entry.items() if k != "loss"} | {"loss": losses[-1]}
 
     def report(self) -> int:
         """Say on standard output what the folder holds; 1 if a seed could not be finished."""
+        if not self.processes.is_main:
+            return 0
         entries = {seed: self.record["seeds"][str(seed)] for seed in self.seeds}
         frozen = {s: entry["steps"] for s, entry in entries.items() if entry["state"] == "frozen"}
         for seed, at in frozen.items():
             print(f"seed {seed} stopped at step {at}, where a value was not finite")
         kept = len(self.seeds) - len(self.todo)
-        images = "1 image" if len(self.seeds) == 1 else f"{len(self.seeds)} images"
-        print(f"{self.out}: {images}{f', {kept} of them made before' if kept else ''}")
+        before = f", {kept} of them made before" if kept else ""
+        print(f"{self.out}: {len(self.seeds)} image{'s'[: len(self.seeds) != 1]}{before}")
         return 1 if frozen else 0
 
     def _save(self) -> None:
-        _manifest.save(self.out, self.record)
-
-
-@contextmanager
-def progress(total: int, *, unit: str = "step") -> Iterator[Tell]:
-    """A bar on the error stream, and what to tell it; it is quieter where nobody watches."""
-    from tqdm import tqdm
-
-    seconds = 0.1 if sys.stderr.isatty() else 10
-    with tqdm(total=total, unit=unit, mininterval=seconds, dynamic_ncols=True) as bar:
-
-        def tell(rows: int, loss: float | None) -> None:
-            if loss is not None:
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            bar.update(rows)
-
-        yield tell
-
-
-def reading_period(total: int) -> int:
-    """Every how many of ``total`` steps the loss is read."""
-    return max(1, total // READINGS)
-
-
-def _look(canvas: Canvas) -> Tensor:
-    """The images as they are now, shape [n, c, h, w], on the CPU."""
-    with torch.no_grad():
-        return canvas.image().float().cpu()
+        if self.processes.is_main:
+            _manifest.save(self.out, self.record)
+        else:
+            _manifest.save_journal(self.out, self.record, self.processes.rank)

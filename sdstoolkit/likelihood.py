@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sdstoolkit._typing import Rows, State
+from sdstoolkit._typing import Image, Rows, State
 from sdstoolkit.condition import Condition
 from sdstoolkit.grids import ClippedLogSNR, Grid
 from sdstoolkit.integrate import RK4, Tableau, step
@@ -27,7 +27,7 @@ from sdstoolkit.score import ScoreModel
 from sdstoolkit.solvers import Field, LogRatio
 from sdstoolkit.solvers.coordinates import choose, slope
 
-__all__ = ["Likelihood", "log_likelihood"]
+__all__ = ["Likelihood", "dequantize", "log_likelihood"]
 
 
 class Likelihood(NamedTuple):
@@ -60,6 +60,29 @@ class Likelihood(NamedTuple):
         return -self.log_prob / (d * math.log(2)) + offset
 
 
+def dequantize(image: Image, *, seed: int | Sequence[int] = 0) -> Image:
+    """8-bit images as points of their bins, (k + u) / 256 with k = 255 image and u ~ U[0, 1).
+
+    The mean over u of -log p bounds the bits of the integers themselves from above. In [0, 1] a
+    bin is 1 / 256 wide, so that bits have the offset 8 there, and 7 for x_0 = 2 image - 1.
+
+    Theis, van den Oord and Bethge, 2016, https://arxiv.org/abs/1511.01844.
+
+    Args:
+        image: what was read from 8-bit files, k / 255, [n, c, h, w].
+        seed: of u, the first row's, or one a row.
+
+    Raises:
+        ValueError: values that are no k / 255.
+    """
+    k = (255 * image.double()).round()
+    if (k - 255 * image.double()).abs().max() > 1e-3 or k.min() < 0 or k.max() > 255:
+        raise ValueError("The image has values that are no k / 255, as 8-bit files have them.")
+    rng = generators(seeds_of(seed, len(image)), "dequantize")
+    u = uniform(rng, image.shape[1:], device=image.device)
+    return (k + u) / 256
+
+
 def log_likelihood(
     model: ScoreModel,
     x_0: Tensor,
@@ -74,6 +97,7 @@ def log_likelihood(
     stop: float = 0.0,
     dtype: torch.dtype = torch.float64,
     seed: int | Sequence[int] = 0,
+    tell: Callable[[int], object] = lambda rows: None,
 ) -> Likelihood:
     """log p(x_0) of the flow from `stop` to `start`.
 
@@ -96,6 +120,7 @@ def log_likelihood(
         stop: the clean end, in [0, start).
         dtype: of the state, float64 or float32.
         seed: of the probes, the first row's, or one a row.
+        tell: called with the number of rows after every step: a progress bar.
 
     Raises:
         ValueError: one of these is out of range, or a time at which the network's output means
@@ -126,6 +151,7 @@ def log_likelihood(
     state = torch.cat([y.flatten(1), y.new_zeros(n, probes or 1)], 1)
     for s, s_next in pairwise(places):
         state = step(tableau, widened, state, s, s_next - s)
+        tell(n)
     x_T = scales[-1] * state[:, :d].reshape(x_0.shape)
     at_T = _normal(x_T, nodes[-1].sigma) if prior is None else prior(x_T)
     # From p(x_T) to p(y_T), and from p(y_0) to p(x_0).

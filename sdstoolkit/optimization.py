@@ -21,7 +21,7 @@ from sdstoolkit._typing import Rows
 from sdstoolkit.canvas.base import Augment, Canvas
 from sdstoolkit.rng import generators, seeds_of
 
-__all__ = ["CosineDecay", "Loss", "Step", "optimize"]
+__all__ = ["CosineDecay", "Loss", "Optimization", "Step", "optimize"]
 
 LearningRate = float | Callable[[float], float]
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -121,7 +121,7 @@ def optimize(
     augment: Augment | None = None,
     optimizer: MakeOptimizer | None = None,
     check_every: int = 10,
-) -> Iterator[Step]:
+) -> "Optimization":
     """Optimise a canvas in place, a step at a time; what is not consumed is not done.
 
         theta  <-  theta - lr Adam(dL / dtheta)
@@ -145,8 +145,8 @@ def optimize(
             None is Adam with betas (0.9, 0.99). Rows stay apart if it treats elements one by one.
         check_every: how often to look for rows that have stopped, at least 1.
 
-    Yields:
-        A `Step` for each step.
+    Returns:
+        An iterator of a `Step` for each step, which can also be put away and taken up again.
 
     Raises:
         ValueError: a number out of its range, not one seed a row, or a loss that does not depend
@@ -170,45 +170,114 @@ def optimize(
         made = optimizer(parameters)
     if lr is not None:
         _rate(lr, 0.0)
-    return _steps(canvas, loss, made, lr, steps, seeds, augment, check_every)
+    return Optimization(canvas, loss, made, lr, steps, seeds, augment, check_every)
 
 
-def _steps(
-    canvas: Canvas,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    lr: LearningRate | None,
-    steps: int,
-    seeds: Sequence[int],
-    augment: Augment | None,
-    check_every: int,
-) -> Iterator[Step]:
-    rng = generators(seeds, "noise")
-    rows = _Finite([p for group in optimizer.param_groups for p in group["params"]])
-    frozen: dict[int, int] = {}
-    for index in range(steps):
-        progress = index / steps
-        if lr is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = _rate(lr, progress)
-        x_0 = canvas.x_0(None if augment is None else _for_each_row(augment, seeds, index))
-        value = loss(x_0, progress=progress, rng=rng)
+class Optimization(Iterator[Step]):
+    """An optimisation that is made a step at a time, and can be put away and taken up again.
+
+    `optimize` makes it. What goes on from a state ends with the same bits as what was never
+    interrupted, in the same batch and with the same number of threads. A loss that keeps something
+    from step to step has `state` and `restore` of its own, which are called here.
+    """
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        lr: LearningRate | None,
+        steps: int,
+        seeds: Sequence[int],
+        augment: Augment | None,
+        check_every: int,
+    ) -> None:
+        self._canvas, self._loss, self._optimizer, self._lr = canvas, loss, optimizer, lr
+        self._steps, self._seeds, self._augment = steps, seeds, augment
+        self._check_every = check_every
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._rng = generators(seeds, "noise")
+        self._rows = _Finite(self._parameters)
+        self._frozen: dict[int, int] = {}
+        self._index = 0
+
+    def __next__(self) -> Step:
+        canvas, loss, rows, index = self._canvas, self._loss, self._rows, self._index
+        if index == self._steps or len(self._frozen) == canvas.n:
+            raise StopIteration
+        progress = index / self._steps
+        if self._lr is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = _rate(self._lr, progress)
+        augment = self._augment
+        x_0 = canvas.x_0(None if augment is None else _for_each_row(augment, self._seeds, index))
+        value = loss(x_0, progress=progress, rng=self._rng)
         if not value.requires_grad:
             raise ValueError(
                 "The loss does not depend on the canvas; look for a detach or a no_grad between."
             )
-        optimizer.zero_grad()
+        self._optimizer.zero_grad()
         value.backward()
         rows.remember()
-        optimizer.step()
+        self._optimizer.step()
         rows.restore(index)
-        if (index + 1) % check_every == 0 or index + 1 == steps:
-            frozen = rows.stopped(seeds)
+        self._index = index + 1
+        if self._index % self._check_every == 0 or self._index == self._steps:
+            self._frozen = rows.stopped(self._seeds)
         last = getattr(loss, "last", None)
         values, t = (value.detach().expand(canvas.n), None) if last is None else last
-        yield Step(index, steps, values, t, rows.alive, frozen, canvas)
-        if len(frozen) == canvas.n:
-            return
+        return Step(index, self._steps, values, t, rows.alive, self._frozen, canvas)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on, by name; between two steps."""
+        state = {
+            "index": torch.tensor(self._index),
+            "rng": torch.stack([generator.get_state() for generator in self._rng]),
+            "alive": self._rows.alive,
+            "since": self._rows.since,
+        }
+        state |= {f"parameter.{k}": p.detach() for k, p in enumerate(self._parameters)}
+        for k, entries in self._optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{k}.{n}": v for n, v in entries.items() if v is not None}
+        if hasattr(self._loss, "state"):
+            state |= {f"loss.{name}": tensor for name, tensor in self._loss.state().items()}
+        return state
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, of an optimisation that was made alike.
+
+        Args:
+            state: Tensors by name.
+
+        Raises:
+            ValueError: They are another optimisation's.
+        """
+        mine = {f"parameter.{k}": p for k, p in enumerate(self._parameters)}
+        found = {name: state[name].shape for name in state if name.startswith("parameter.")}
+        if found != {name: p.shape for name, p in mine.items()}:
+            raise ValueError(
+                f"The state has parameters {found}, expected those of this canvas; it is of "
+                "another one."
+            )
+        for name, p in mine.items():
+            p.copy_(state[name])
+        for generator, saved in zip(self._rng, state["rng"], strict=True):
+            generator.set_state(saved.clone())
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name in (name for name in state if name.startswith("optimizer.")):
+            _, k, key = name.split(".", 2)
+            entries.setdefault(int(k), {})[key] = state[name].clone()
+        saved_state = self._optimizer.state_dict() | {"state": entries}
+        self._optimizer.load_state_dict(saved_state)
+        self._index = int(state["index"])
+        self._rows.alive = state["alive"].to(self._rows.alive)
+        self._rows.since = state["since"].to(self._rows.since)
+        self._frozen = self._rows.stopped(self._seeds)
+        if hasattr(self._loss, "restore"):
+            begins = "loss."
+            kept = {n[len(begins) :]: v for n, v in state.items() if n.startswith(begins)}
+            self._loss.restore(kept)
 
 
 class _Finite:

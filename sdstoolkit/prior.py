@@ -100,13 +100,17 @@ class Prior(nn.Module):
             raise ValueError("An empty list of prompts was given; give at least one, maybe ''.")
         return cat(*map(self._encode, prompts))
 
+    @property
+    def takes(self) -> str:
+        """What a condition is made of, in words; a family that takes more than prompts says so."""
+        return "a prompt" if self._reads else "nothing, it is unconditional"
+
     def refuse(self, given: dict[str, object]) -> None:
         """Raise a ValueError that says what this family takes, if anything is `given`."""
         if given:
-            takes = "a prompt" if self._reads else "nothing, it is unconditional"
             raise ValueError(
                 f"{type(self.score).__name__} cannot be conditioned on {', '.join(given)}; "
-                f"it takes {takes}."
+                f"it takes {self.takes}."
             )
 
     def drop_text(self) -> None:
@@ -123,5 +127,5 @@ class Prior(nn.Module):
                     "prompt with condition() before drop_text()."
                 )
             with torch.no_grad():
-                self._encoded[prompt] = self.text([prompt])
+                self._encoded[prompt] = self.text([prompt]).to(self.device)
         return self._encoded[prompt]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sdstoolkit.adapters import BUNDLED, load
 from sdstoolkit.adapters._checkpoint import quiet
-from sdstoolkit.adapters._diffusers import SCHEDULERS, alphas_cumprod, read_scheduler
+from sdstoolkit.adapters._diffusers import TABLES, alphas_cumprod, read_scheduler
 from sdstoolkit.adapters.callable import CallableScore
 from sdstoolkit.condition import Condition
 from sdstoolkit.noise import VE, VP, Discrete, NoiseLevel, Rectified
@@ -229,23 +229,10 @@ class NegatedV(V):
         return -a, -b
 
 
-class Shifted(Discrete):
-    """Calls the network with another step than the one its table is read at."""
-
-    def __init__(self, table: Tensor, change: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(table)
-        self.change = change
-
-    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return Discrete(self.alphas_cumprod)(t)
-
-    def timestep(self, t: Tensor) -> Tensor:
-        return self.change(super().timestep(t))
-
-
 def at(change: Callable[[Tensor], Tensor]) -> Callable[[Prior, pytest.MonkeyPatch], None]:
     def apply(prior: Prior, patch: pytest.MonkeyPatch) -> None:
-        prior.score.schedule = Shifted(prior.schedule.alphas_cumprod, change)
+        steps = prior.schedule.steps
+        prior.score.inputs = lambda x_t, level: (x_t, change(level.t * (steps - 1)))
 
     return apply
 
@@ -296,15 +283,15 @@ def encodes_01(prior: Prior, patch: pytest.MonkeyPatch) -> None:
 
 
 def pads_short(prior: Prior, patch: pytest.MonkeyPatch) -> None:
-    prior.text.length = 12
+    prior.text.reader.length = 12
 
 
 def pads_with_zero(prior: Prior, patch: pytest.MonkeyPatch) -> None:
-    prior.text.tokenizer.pad_token = "!"
+    prior.text.reader.tokenizer.pad_token = "!"
 
 
 def skips_last_norm(prior: Prior, patch: pytest.MonkeyPatch) -> None:
-    prior.text.encoder.final_layer_norm = torch.nn.Identity()
+    prior.text.reader.encoder.final_layer_norm = torch.nn.Identity()
 
 
 GUIDED = guided
@@ -425,7 +412,7 @@ def test_zero_terminal_snr_starts_from_pure_noise() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy 2 inside of diffusers
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2"))
 def test_every_known_scheduler_gives_its_own_table(name: str, beta_schedule: str) -> None:
     import diffusers
@@ -434,7 +421,7 @@ def test_every_known_scheduler_gives_its_own_table(name: str, beta_schedule: str
         theirs = getattr(diffusers, name)(beta_schedule=beta_schedule, num_train_timesteps=100)
     except ImportError as missing:  # LMS needs scipy
         pytest.skip(str(missing))
-    schedule, parameterization = read_scheduler({**theirs.config, "_class_name": name})
+    schedule, parameterization, *_ = read_scheduler({**theirs.config, "_class_name": name})
     table = theirs.alphas_cumprod.double()
     assert error(schedule.alphas_cumprod, table) < 1e-5
     assert parameterization == Epsilon()
@@ -469,10 +456,24 @@ def test_trained_betas_are_honoured() -> None:
     ("config", "message"),
     (
         ({"prediction_type": "score"}, "prediction_type='score'.*epsilon, sample, v_prediction"),
-        ({"prediction_type": "flow_prediction"}, "flow matching"),
-        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "flow matching"),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "is a FlowMatch.*DDIMScheduler"),
-        ({"_class_name": "EDMEulerScheduler"}, "is a EDMEulerScheduler.*PNDMScheduler"),
+        ({"_class_name": "TCDScheduler"}, "is a TCDScheduler, expected one of: .*PNDM.*EDMEuler"),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True},
+            "prediction_type='epsilon', expected one of: flow_prediction",
+        ),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}, "has shift=0"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True},
+            "invert_sigmas=True, expected False",
+        ),
+        (
+            {"_class_name": "EDMEulerScheduler", "prediction_type": "sample"},
+            "prediction_type='sample', expected one of: epsilon, v_prediction",
+        ),
+        (
+            {"_class_name": "EDMEulerScheduler", "sigma_schedule": "linear"},
+            "sigma_schedule='linear', expected one of: karras, exponential",
+        ),
         ({"_class_name": None}, "is a None"),
         ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "continuous"),
         ({"_class_name": "PNDMScheduler", "rescale_betas_zero_snr": True}, "PNDM.* ignores"),
@@ -589,12 +590,13 @@ def test_long_prompt_is_refused_with_its_length() -> None:
 
 def test_words_never_taught_are_named() -> None:
     prior = opened("sd_epsilon")
-    tokenizer, table = prior.text.tokenizer, prior.text.encoder.get_input_embeddings().weight
+    reader = prior.text.reader
+    tokenizer, table = reader.tokenizer, reader.encoder.get_input_embeddings().weight
     for letter in ("x", "q", "z</w>", ",</w>"):
         table[tokenizer.convert_tokens_to_ids(letter)] = 0
     from sdstoolkit.adapters.stable_diffusion import ClipText
 
-    text = ClipText(prior.text.encoder, tokenizer)
+    text = ClipText(prior.text.reader.encoder, tokenizer)
     with pytest.raises(ValueError, match="does not know: 'xyz', 'Jazz'.$"):
         text(["a heart", "a red xyz heart of Jazz and xyz"])
     with pytest.raises(ValueError, match="does not know: ','"):
@@ -604,10 +606,11 @@ def test_words_never_taught_are_named() -> None:
 
 def test_unknown_token_is_a_word_never_taught() -> None:
     prior = opened("sd_epsilon")
-    prior.text.tokenizer.unk_token = "blue</w>"  # stands for any word that the vocabulary lacks
+    # stands for any word that the vocabulary lacks
+    prior.text.reader.tokenizer.unk_token = "blue</w>"
     from sdstoolkit.adapters.stable_diffusion import ClipText
 
-    text = ClipText(prior.text.encoder, prior.text.tokenizer)
+    text = ClipText(prior.text.reader.encoder, prior.text.reader.tokenizer)
     with pytest.raises(ValueError, match="does not know: 'blue'"):
         text(["a blue heart"])
 

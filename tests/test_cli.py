@@ -146,6 +146,7 @@ def test_a_run_leaves_images_and_how_they_came_to_be(capsys, tiny):
     names = {f"00000{seed}{end}.png" for seed in (0, 1, 5) for end in ("", "-steps")}
     assert {p.name for p in Path("out").iterdir()} == names | {
         "grid.png",
+        "results.jsonl",
         "loss.png",
         "manifest.json",
     }
@@ -287,8 +288,8 @@ def test_a_full_disk_is_one_line_and_exit_code_1(capsys, tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (("optimise", HEART), "there is no verb 'optimise', expected one of denoise"),
-        (("optimize",), "Missing from sds optimize: PROMPT --out DIR; see sds optimize --help"),
+        (("optimise", HEART), "there is no verb 'optimise', expected one of demo, denoise"),
+        (("optimize",), "Missing from sds optimize: --out DIR; see sds optimize --help"),
         (("optimize", HEART), "--out DIR; see"),
         (("optimize", HEART, "--out"), "'--out'"),
         (("optimize", HEART, "blue", "--out", "o"), "blue"),

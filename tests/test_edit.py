@@ -6,20 +6,37 @@ from problems_flow import LEAST, MEANS, SCHEDULE, components, pinned
 
 from sdstoolkit import _plugins
 from sdstoolkit.codec import Codec
-from sdstoolkit.edit import DDPM, FlowEdit, NegativePrompt, PromptSwap, SDEdit, composite
-from sdstoolkit.edit.masks import check
-from sdstoolkit.noise import Cosine, Rectified
-from sdstoolkit.prediction import Flow, V
+from sdstoolkit.condition import Condition
+from sdstoolkit.distill import Distiller
+from sdstoolkit.edit import (
+    DDPM,
+    FixedPoint,
+    FlowEdit,
+    Known,
+    NegativePrompt,
+    NullText,
+    PromptSwap,
+    SDEdit,
+    composite,
+)
+from sdstoolkit.edit._by_loss import ByLoss
+from sdstoolkit.edit.masks import check, shrink
+from sdstoolkit.noise import VP, Cosine, Rectified
+from sdstoolkit.prediction import Epsilon, Flow, V
 from sdstoolkit.samplers import ProbabilityFlow
-from sdstoolkit.solvers import ReversibleHeun
+from sdstoolkit.score import ScoreModel
+from sdstoolkit.solvers import Dopri5, Euler, ImplicitEuler, ReversibleHeun
 from sdstoolkit.toy import Mixture
 
 MODEL = pinned().under(SCHEDULE)
 SOURCE, TARGET = components(0, 1), components(3, 4)
+EVERYTHING = components(*range(6))
 EDITS = [
     PromptSwap(MODEL, steps=20),
     PromptSwap(MODEL, steps=20, strength=0.8),
     NegativePrompt(MODEL, scale=1.5, steps=20),
+    NullText(MODEL, EVERYTHING, scale=1.5, steps=12, inner=2, lr=1e-3),
+    FixedPoint(MODEL, steps=20),
     SDEdit(MODEL, strength=0.9, steps=20),
     FlowEdit(MODEL, steps=30, strength=1.0),
     DDPM(MODEL, steps=40, strength=1.0),
@@ -87,6 +104,166 @@ def test_prompt_swap_is_the_edit_of_a_flow():
     assert torch.equal(EDITS[0](x_0, SOURCE, TARGET), flow.edit(flow.invert(x_0, SOURCE), TARGET))
 
 
+class Tethered(ScoreModel):
+    """N(mean, std^2 I) with the mean told: every answer is affine in the condition."""
+
+    schedule, parameterization, shape = VP(), Epsilon(), (2,)
+
+    def output(self, x_t, level, condition):
+        variance = level.alpha**2 * 0.3**2 + level.sigma**2
+        return level.sigma * (x_t - level.alpha * condition["mean"].to(x_t)) / variance
+
+
+def mean(*values):
+    return Condition({"mean": torch.tensor([values], dtype=torch.float64)})
+
+
+def test_null_text_finds_the_null_condition_that_undoes_the_inversion():
+    """Guided means mix as conditions do, so that it must find n = source: `NegativePrompt`."""
+    model, x_0 = Tethered(), torch.tensor([[0.2, 0.9], [-1.0, 0.4]], dtype=torch.float64)
+    source, target = mean(0.5, 0.5), mean(1.5, -1.0)
+    edit = NullText(model, mean(0.3, 0.6), scale=4.0, steps=16, inner=30, lr=0.05)
+    right = NegativePrompt(model, scale=4.0, steps=16)
+    assert (edit(x_0, source, source) - x_0).abs().max() < 0.02
+    plain = NullText(model, mean(0.3, 0.6), scale=4.0, steps=16, inner=1, lr=1e-9)
+    assert (plain(x_0, source, source) - x_0).abs().max() > 0.3
+    edited, wanted = edit(x_0, source, target), right(x_0, source, target)
+    assert ((edited - wanted).norm(dim=1) / (wanted - x_0).norm(dim=1)).max() < 0.01
+    assert (edited[1:] - edit(x_0[1:], source, target)).abs().max() < 1e-9
+
+
+class Delta(Distiller):
+    """A difference of two predictions under one noise, which edits nothing into itself."""
+
+    def __init__(self, model, prompt, *, source, source_prompt, negative, scale):
+        super().__init__(model, prompt, negative=negative, scale=scale)
+        self.source, self.other = source, source_prompt
+
+    def residual(self, x_0, x_t, level, eps):
+        there = self.model(level.perturb(self.source, eps), level, self.other)
+        return self.guided(x_t, level).eps - there.eps
+
+
+class ByDelta(ByLoss):
+    loss = Delta
+
+
+def test_an_edit_by_a_loss_rests_where_its_gradient_vanishes():
+    """On Gaussians of equal spread at y_0 + m_c - m_c', and a source to itself at once."""
+    model, x_0 = Tethered(), torch.tensor([[0.2, 0.9], [-1.0, 0.4]], dtype=torch.float64)
+    source, target, null = mean(0.5, 0.5), mean(1.5, -0.2), mean(0.0, 0.0)
+    edit = ByDelta.build(model, null, scale=1.0, options={"steps": 120, "lr": 0.1})
+    assert (edit(x_0, source, target) - (x_0 + torch.tensor([1.0, -0.7]))).abs().max() < 0.01
+    assert torch.equal(edit(x_0, source, source), x_0)
+    together, alone = edit(x_0, source, target, seed=3), edit(x_0[1:], source, target, seed=4)
+    assert (together[1:] - alone).abs().max() < 1e-9
+    with pytest.raises(ValueError, match="steps = 0 is not at least 1"):
+        ByDelta(model, steps=0)
+
+
+def test_fixed_points_close_the_round_trip_of_ddim():
+    """The iteration converges between modes too, where the plain one does not."""
+    x_0 = points(16)
+    for solver, low, high in (
+        (Euler(), 1e-3, 1.0),
+        (ImplicitEuler(iterations=2), 1e-5, 0.1),
+        (ImplicitEuler(iterations=10), 0.0, 1e-9),
+    ):
+        flow = ProbabilityFlow(MODEL, steps=30, solver=solver)
+        error = (flow.replay(flow.invert(x_0, SOURCE)) - x_0).norm(dim=1).median()
+        assert low <= error < high
+    swap = PromptSwap(MODEL, steps=5, solver=ImplicitEuler(iterations=6))
+    assert torch.equal(FixedPoint(MODEL, steps=5)(x_0, SOURCE, TARGET), swap(x_0, SOURCE, TARGET))
+    x_0[0] = torch.inf
+    with pytest.warns(RuntimeWarning, match=r"Rows \[0\] stopped being finite"):
+        assert flow.invert(x_0, SOURCE).x_T[1:].isfinite().all()
+
+
+def test_an_adaptive_solver_makes_two_steps():
+    jump = PromptSwap(MODEL, steps=20, solver=Dopri5(rtol=1e-2, atol=1e-2))
+    assert [s.index for s in jump.steps(points(2), SOURCE, TARGET)] == [20, 40]
+
+
+HALVES = [-1.0] * 8, [1.0] * 8
+
+
+def halves(n=12):
+    """Pictures that are dark all over or bright all over, and a mask of one half of them."""
+    mixture = Mixture(HALVES, std=0.1, shape=(1, 2, 4)).under(Rectified(), Flow())
+    inside = torch.zeros(1, 1, 2, 4)
+    inside[..., 2:] = 1
+    return mixture, torch.full((n, 1, 2, 4), 1.0, dtype=torch.float64), inside
+
+
+def test_the_inside_of_a_mask_comes_to_fit_the_outside():
+    """From pure noise either half may be dark; told of a bright outside, the inside is bright."""
+    model, x_0, mask = halves(200)
+    edit = SDEdit(model, strength=1.0, steps=12)
+    told, blind = edit(x_0, None, None, mask=mask), edit(x_0, None, None)
+    assert torch.equal(told[..., :2], x_0[..., :2])
+    fits = (told[..., 2:].mean((1, 2, 3)) > 0.7).double().mean()
+    chance = (blind[..., 2:].mean((1, 2, 3)) > 0.7).double().mean()
+    error = (0.25 / 200) ** 0.5
+    assert abs(chance - 0.5) < 4 * error and fits > chance + 6 * error
+
+
+@pytest.mark.parametrize("solver", [ReversibleHeun(), Dopri5(), None], ids=repr)
+def test_a_masked_walk_under_every_kind_of_solver(solver):
+    """Outside, the flow goes straight to what is known: the blend at the end has nothing to do."""
+    model, x_0, mask = halves()
+    x_0 = x_0 + 0.05 * torch.linspace(-1, 1, 12).reshape(12, 1, 1, 1)
+    edit = PromptSwap(model, steps=12, strength=0.95, solver=solver)
+    *_, last = edit.walk(x_0, None, None, [], mask.double())
+    assert (last.x_0[..., :2] - x_0[..., :2]).abs().max() < 1e-4
+    alone = edit(x_0[3:5], None, None, mask=mask)
+    assert (edit(x_0, None, None, mask=mask)[3:5] - alone).abs().max() < 1e-9
+    assert Known(model).describe()["masked"] is True
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=named)
+def test_every_method_keeps_the_outside_to_the_bit(edit):
+    _, x_0, mask = halves()
+    model = Weighted(HALVES)
+    source, target = (Condition({"w": torch.full((1, 1), w)}) for w in (1.0, 3.0))
+    made = {
+        "PromptSwap": lambda: PromptSwap(model, steps=3),
+        "NegativePrompt": lambda: NegativePrompt(model, scale=2.0, steps=3),
+        "NullText": lambda: NullText(model, source, scale=2.0, steps=3),
+        "FixedPoint": lambda: FixedPoint(model, steps=3),
+        "SDEdit": lambda: SDEdit(model, steps=3),
+        "FlowEdit": lambda: FlowEdit(model, steps=3),
+        "DDPM": lambda: DDPM(model, steps=3),
+    }[named(edit)]
+    x_0 = x_0 + 0.01 * torch.randn(x_0.shape, dtype=torch.float64)
+    steps = list(made().steps(x_0, source, target, mask=mask, seed=1))
+    assert [s.index for s in steps] == list(range(1, steps[0].steps + 1))
+    edited = made()(x_0, source, target, mask=mask, seed=1)
+    assert torch.equal(edited, steps[-1].x_0)
+    assert torch.equal(edited[..., :2], x_0[..., :2])
+    assert (edited[..., 2:] - x_0[..., 2:]).abs().max() > 1e-3
+
+
+class Weighted(ScoreModel):
+    """The halves, with a share of the answer that a condition scales."""
+
+    schedule, parameterization, shape = Rectified(), Flow(), (1, 2, 4)
+
+    def __init__(self, means):
+        super().__init__()
+        self.model = Mixture(means, std=0.1, shape=(1, 2, 4)).under(Rectified(), Flow())
+
+    def output(self, x_t, level, condition):
+        weight = condition["w"].reshape(-1, 1, 1, 1).to(x_t) if condition else 1.0
+        return self.model.output(x_t, level, None) * (0.9 + 0.1 * weight)
+
+
+def test_a_mask_of_pixels_becomes_one_of_latents():
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 3, 4] = 0.5
+    small = shrink(mask, 4)
+    assert small.shape == (1, 1, 2, 2) and small.flatten().tolist() == [0, 0.5, 0, 0]
+
+
 def pictures():
     mixture = Mixture(torch.zeros(1, 48), std=0.5, shape=(3, 4, 4)).under(Rectified(), Flow())
     mask = torch.zeros(1, 1, 4, 4)
@@ -131,8 +308,13 @@ def test_masks_that_do_not_fit(mask, message):
         lambda: FlowEdit(MODEL, strength=-1.0),
         lambda: FlowEdit(MODEL, draws=0),
         lambda: DDPM(MODEL, strength=2.0),
+        lambda: NegativePrompt(MODEL, scale=2.0, strength=0.0),
+        lambda: NullText(MODEL, EVERYTHING, scale=2.0, strength=0.0),
+        lambda: NullText(MODEL, EVERYTHING, scale=2.0, inner=0),
+        lambda: NullText(MODEL, EVERYTHING, scale=2.0, lr=-1.0),
+        lambda: FixedPoint(MODEL, iterations=0),
     ],
 )
 def test_options_out_of_range(make):
-    with pytest.raises(ValueError, match=r"is not (in \(0, 1\]|at least 1)"):
+    with pytest.raises(ValueError, match=r"is not (in \(0, 1\]|at least 1|above 0)"):
         make()

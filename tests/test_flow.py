@@ -155,7 +155,29 @@ def test_another_network_is_refused():
             getattr(ProbabilityFlow(other, solver=ReversibleHeun()), act)(inverted)
     with pytest.raises(ValueError, match="made with another network"):
         ProbabilityFlow(other).edit(inverted, None)
+    with pytest.raises(ValueError, match=r"with weights [0-9a-f]{12}, and this is ExactScore"):
+        ProbabilityFlow(other).edit(inverted, None)
     assert fingerprint(ClassifierFree(MODEL, SOURCE, scale=2.0)) == fingerprint(MODEL)
+
+
+def test_every_weight_counts():
+    layer = torch.nn.Linear(3000, 2)
+    before = fingerprint(layer)
+    with torch.no_grad():
+        layer.weight[1, 1777] += 1e-3
+    assert fingerprint(layer) != before and fingerprint(layer) == fingerprint(layer)
+    assert fingerprint(layer.bfloat16()) not in (before, fingerprint(torch.nn.Linear(3000, 2)))
+
+
+def test_steps_are_told_and_their_last_is_the_result():
+    told = []
+    made = flow(solver=Euler(), tell=told.append)
+    steps = list(made.steps(made.noise(2)))
+    assert [s.index for s in told] == list(range(1, 13))
+    assert torch.equal(made.clean(steps[-1]), made.sample(2))
+    told.clear()
+    made.report(made.invert(draws().data[:2]), iterations=1)
+    assert len(told) == 12 * 6  # up, down, up in twice the steps, and two for the gain
 
 
 def test_a_report_of_a_good_inversion():

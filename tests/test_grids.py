@@ -10,6 +10,7 @@ from sdstoolkit.grids import (
     KarrasRho,
     LinearAnneal,
     NoiseFraction,
+    Shifted,
     SqrtAnneal,
     TimeLaw,
     TwoStage,
@@ -19,7 +20,7 @@ from sdstoolkit.grids import (
 )
 from sdstoolkit.noise import EDM, VE, VP, Cosine, Discrete, Rectified, Schedule
 
-GRIDS = (UniformTime(), UniformLogSNR(), KarrasRho(), NoiseFraction())
+GRIDS = (UniformTime(), UniformLogSNR(), KarrasRho(), NoiseFraction(), Shifted(3.0))
 SCHEDULES = (
     VP(),
     VE(sigma_min=0.01, sigma_max=50.0),
@@ -57,6 +58,19 @@ def test_each_is_even_in_its_own_function() -> None:
     assert even(ratio(KarrasRho(rho=3.0)(schedule, 9, 0.9, 0.1)) ** (1 / 3))
     r = ratio(NoiseFraction()(schedule, 9, 0.9, 0.1))
     assert even(r / (1 + r))
+
+
+def test_the_shift_of_flows() -> None:
+    """Shifted by 3 are the sigmas of FlowMatchEulerDiscreteScheduler(shift=3), its sampler's."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(sigmas=torch.linspace(1, 0.1, 10).tolist())
+    ours = Shifted(3.0)(Rectified(), 10, 1.0, 0.0)
+    assert torch.allclose(ours, scheduler.sigmas.double(), rtol=1e-6, atol=1e-7)
+    assert torch.equal(Shifted(1.0)(VP(), 7, 0.9, 0.1), UniformTime()(VP(), 7, 0.9, 0.1))
+    with pytest.raises(ValueError, match="needs shift > 0"):
+        Shifted(0.0)
 
 
 def test_the_grid_of_edm() -> None:

@@ -1,4 +1,4 @@
-"""docs/scores.md does what it says: its Python runs as it stands, one block after the other."""
+"""The guides do what they say: their Python runs as it stands, one block after the other."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,16 @@ import pytest
 
 from sdstoolkit.adapters import names
 
-TEXT = (Path(__file__).parent.parent / "docs" / "scores.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^(<!-- .*? -->\n)?```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def blocks(name: str) -> list[tuple[str, str]]:
+    """The Python of a guide, each block with its mark."""
+    text = (DOCS / name).read_text(encoding="utf-8")
+    return re.findall(r"^(<!-- .*? -->\n)?```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks("scores.md")
 
 
 def test_the_guide_runs(
@@ -33,3 +41,13 @@ def test_training_and_sampling_read_as_the_guide_says() -> None:
     assert space["x_0"].shape == (8, 2) and space["x_0"].isfinite().all()
     assert space["history"].steps[-1] == 20
     assert space["exact"](space["x_0"], 0.5).score.shape == (8, 2)
+
+
+def test_invert_and_edit_read_as_the_guide_says(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {}
+    for _, block in blocks("flow.md"):
+        exec(compile(block, "docs/flow.md", "exec"), space)
+    said = capsys.readouterr().out
+    assert "codec alone, dB" in said and "8 of 8" in said and "tensor([" in said
+    assert space["swapped"].isfinite().all()

@@ -95,6 +95,24 @@ def test_modes_that_would_lose_something(tmp_path, mode, match):
     refused(path, match)
 
 
+def test_what_is_lost_may_be_asked_for(tmp_path):
+    """Transparency on white, 16 bits scaled, other colours as pillow has them; 32 bits never."""
+    path = tmp_path / "a.png"
+    Image.new("RGBA", (4, 4), (255, 0, 0, 51)).save(path)
+    pink = torch.tensor([1.0, 0.8, 0.8]).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert torch.allclose(read_image(path, convert=True), pink, atol=1 / 255)
+    Image.new("I;16", (4, 4), 257 * 100).save(path)
+    assert torch.equal(read_image(path, convert=True), torch.full((1, 3, 4, 4), 100 / 255))
+    Image.new("L", (4, 4), 7).save(path)
+    assert torch.equal(read_image(path, convert=True), torch.full((1, 3, 4, 4), 7 / 255))
+    Image.new("CMYK", (4, 4)).save(tmp_path / "a.tiff")
+    assert torch.equal(read_image(tmp_path / "a.tiff", convert=True), torch.ones(1, 3, 4, 4))
+    Image.new("P", (4, 4)).save(path, transparency=0)
+    assert torch.equal(read_image(path, mode="L", convert=True), torch.ones(1, 1, 4, 4))
+    Image.new("F", (4, 4)).save(tmp_path / "a.tiff")
+    refused(tmp_path / "a.tiff", "32 bits a channel .mode F", convert=True)
+
+
 def test_colour_is_not_grey(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     refused(tmp_path / "a.png", "mode RGB, expected L", mode="L")

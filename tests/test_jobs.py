@@ -7,7 +7,7 @@ import stat
 import pytest
 import torch
 
-from sdstoolkit import jobs
+from sdstoolkit import following, jobs
 from sdstoolkit._files import sha256
 from sdstoolkit.canvas import Canvas
 from sdstoolkit.images import read_image
@@ -226,12 +226,6 @@ def test_unwritable_folders_as_the_system_tells(tmp_path, monkeypatch):
         job(tmp_path / "below")
 
 
-def test_more_than_one_process_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="one process"):
-        job(tmp_path)
-
-
 @pytest.mark.parametrize("error", [ValueError("odd"), OSError(28, "No space left"), MemoryError()])
 def test_an_error_on_the_way_is_a_failure_and_keeps_what_was_made(tmp_path, error):
     with pytest.raises(Failed, match="what was made is kept in"), job(tmp_path) as run:
@@ -355,7 +349,7 @@ def test_follow_reads_at_most_so_often(tmp_path, total):
     loss = manifest(tmp_path)["seeds"]["4"]["loss"]
     assert min(total, 50) <= len(loss) <= 99 and len(told) == total
     assert len(loss) == len(
-        range(jobs.reading_period(total), total + 1, jobs.reading_period(total))
+        range(following.reading_period(total), total + 1, following.reading_period(total))
     )
     width = read_image(tmp_path / "000009-steps.png").shape[-1]
     assert (width - 2) // 6 == min(total, 7) + 1

@@ -25,7 +25,8 @@ def test_langevin_draws_an_image_a_seed(sampler, capsys):
     words += ["--levels", "3", "--steps", "1", "--seeds", "0-2", "--batch-size", "2"]
     assert cli.main(words) == 0, capsys.readouterr().err
     files = {path.name for path in Path("out").iterdir()}
-    assert files == {"000000.png", "000001.png", "000002.png", "grid.png", "manifest.json"}
+    made = {"000000.png", "000001.png", "000002.png"}
+    assert files == made | {"grid.png", "results.jsonl", "manifest.json"}
     record = json.loads(Path("out/manifest.json").read_text(encoding="utf-8"))
     assert record["command"] == "langevin" and record["options"]["sampler"] == sampler
     assert cli.main(words) == 0 and "3 of them made before" in capsys.readouterr().out
@@ -75,7 +76,7 @@ def test_points_are_drawn_and_how_they_came_to_be(density, sampler, capsys):
     words += ["--levels", "12", "--steps", "3", "--points", "150"]
     assert cli.main(words) == 0, capsys.readouterr().err
     files = {path.name for path in Path("out").iterdir()}
-    assert files == PICTURES | {"000000.png", "manifest.json"}
+    assert files == PICTURES | {"000000.png", "manifest.json", "results.jsonl"}
     record = json.loads(Path("out/manifest.json").read_text(encoding="utf-8"))
     assert record["options"]["density"] == density and set(record["outputs"]) == PICTURES
     assert float(read_image("out/000000.png", mode="L").min()) == 0

@@ -13,20 +13,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (  # each imports from the lines above, and leftwards in its own
-    ("_typing", "_plugins", "_files", "_manifest", "rng"),
+    ("_typing", "_plugins", "_files", "_manifest", "_prompts", "rng"),
     ("noise", "grids", "integrate"),
     ("prediction", "condition", "codec"),
     ("score", "prior"),
     ("toy", "adapters", "guidance"),
     ("tweedie", "statistics", "solvers", "samplers", "likelihood", "distill"),
-    ("images", "plots", "studies", "canvas", "optimization", "edit"),
-    ("jobs",),
+    ("images", "pictures", "plots", "inspection", "studies", "canvas", "optimization", "edit"),
+    ("checkpoints", "following", "processes", "jobs", "batch", "runs"),
     ("cli", "pipelines", "demos"),
 )
 PLACES = {name: (floor, at) for floor, row in enumerate(FLOORS) for at, name in enumerate(row)}
 CONSUMERS = FLOORS[5]  # they take any score model, and so know no adapter and no guidance
 HOMES = {  # the only ones that import these libraries
-    "accelerate": {"jobs"},
+    "accelerate": {"processes"},
     "gradio": {"demos"},
     "tyro": {"cli", "pipelines", "demos"},
 }

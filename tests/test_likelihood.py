@@ -7,7 +7,8 @@ import torch
 from problems_flow import SCHEDULE, draws, pinned
 from torch.distributions import MultivariateNormal
 
-from sdstoolkit.likelihood import log_likelihood
+from sdstoolkit.codec import Codec
+from sdstoolkit.likelihood import dequantize, log_likelihood
 from sdstoolkit.noise import VP, Rectified
 from sdstoolkit.prediction import Flow, V
 from sdstoolkit.toy import Mixture
@@ -76,6 +77,28 @@ def test_bits_per_dimension():
     )._replace(log_prob=density)
     assert found.bits_per_dim() == pytest.approx(8)
     assert found._replace(log_prob=0 * density).bits_per_dim(offset=8.0) == pytest.approx(8)
+
+
+def test_bits_of_8_bit_images():
+    """Of integers drawn evenly from 64 of 256 levels: 6 bits, by the density of the points."""
+    k = torch.randint(64, 128, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    points = dequantize(k / 255, seed=3)
+    assert torch.equal((256 * points).floor().long(), k) and points.dtype == torch.float64
+    assert torch.equal(dequantize(k[1:] / 255, seed=4), points[1:])
+    x_0 = Codec(channels=1).encode(points)
+    inside = ((x_0 >= -0.5) & (x_0 < 0)).all()  # 64 to 128 of 256 in [-1, 1]
+    density = torch.tensor([64 * math.log(2.0)] * 2, dtype=torch.float64)  # even on [-1/2, 0]
+    model = Mixture([[0.0] * 64], std=1.0, shape=(1, 8, 8)).under(SCHEDULE)
+    found = log_likelihood(model, x_0, steps=1, probes=1)._replace(log_prob=density)
+    assert inside and found.bits_per_dim().tolist() == pytest.approx([6, 6])
+    with pytest.raises(ValueError, match="no k / 255"):
+        dequantize(points)
+
+
+def test_a_bar_is_told_of_every_step():
+    told = []
+    log_likelihood(pinned().under(SCHEDULE), draws().data[:3], steps=4, tell=told.append)
+    assert told == [3] * 4
 
 
 @pytest.mark.parametrize(

@@ -288,13 +288,13 @@ BROKEN: dict[str, tuple[str, Edit, str]] = {
     "an index of no pipeline": ("sd_v", index(_class_name=None), "has no _class_name"),
     "an unknown pipeline": (
         "sd_v",
-        index(_class_name="FluxPipeline"),
-        "saved by a FluxPipeline, expected one of: .*DDPMPipeline.*StableDiffusionPipeline",
+        index(_class_name="ShapEPipeline"),
+        "saved by a ShapEPipeline, expected one of: .*DDPMPipeline.*StableDiffusionPipeline",
     ),
     "an unknown scheduler": (
         "sd_v",
-        config("scheduler", _class_name="LCMScheduler"),
-        "cannot be opened: The scheduler is a LCMScheduler",
+        config("scheduler", _class_name="TCDScheduler"),
+        "cannot be opened: The scheduler is a TCDScheduler",
     ),
     "an unknown prediction": (
         "ddpm_v",
@@ -403,7 +403,7 @@ BROKEN: dict[str, tuple[str, Edit, str]] = {
     "a class-conditional pixel model": (
         "ddpm_epsilon",
         config("unet", num_class_embeds=10),
-        "num_class_embeds=10, expected None",
+        "num_class_embeds=10, expected none",
     ),
     "a pixel model of no size": (
         "ddpm_epsilon",

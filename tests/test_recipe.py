@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sdstoolkit.toy import data, networks, reading, recipe
 from sdstoolkit.toy.bundle import Budget, train_shapes
 
-BUDGET = Budget(drawings=512, autoencoder=1, text=2, decoder=1, denoiser=1)
+BUDGET = Budget(drawings=512, autoencoder=1, text=2, denoiser=1)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,8 @@ def test_images_of_seeds(capsys, tiny):
     code, out, err = sds(capsys, *words, "--seeds", "0-2", "--out", "a")
     assert code == 0 and out == "a: 3 images\n" and "12/12" in err
     names = {f"00000{seed}{end}.png" for seed in range(3) for end in ("", "-steps")}
-    assert {p.name for p in Path("a").iterdir()} == names | {"grid.png", "manifest.json"}
+    made = names | {"grid.png", "results.jsonl", "manifest.json"}
+    assert {p.name for p in Path("a").iterdir()} == made
     record = json.loads(Path("a/manifest.json").read_text())
     assert record["runs"][0]["solver"]["name"] == "ExponentialAdams"
     assert record["runs"][0]["model"]["guidance"]["scale"] == 3.0

@@ -13,7 +13,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,13 +21,16 @@ import torch
 from torch import nn
 
 from sdstoolkit.adapters._diffusers import read_scheduler
-from sdstoolkit.noise import Discrete
-from sdstoolkit.prediction import Parameterization
+from sdstoolkit.adapters._network import Trained
+from sdstoolkit.noise import Discrete, Schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 INDEX = "model_index.json"
+DENOISERS = ("unet", "transformer", "controlnet")
+AUTOENCODERS = ("vae", "vqvae", "movq")
+TOKENS = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 Network = TypeVar("Network", bound=nn.Module)
 Tokenizer = TypeVar("Tokenizer", bound="PreTrainedTokenizerBase")
 
@@ -43,6 +46,10 @@ class Checkpoint:
         device: of the networks.
         variant: of the weight files, "fp16" for `model.fp16.safetensors`; None for the plain ones.
         index: the contents of model_index.json.
+        autoencoder: the folder of another autoencoder, to take the place of this one's.
+        text_device: of the text encoders; None for `device`.
+        layers_device: of the denoising networks; None for `device`.
+        opened: the networks and tokenizers opened so far, by component.
     """
 
     path: Path
@@ -51,6 +58,10 @@ class Checkpoint:
     device: torch.device
     variant: str | None
     index: Mapping[str, Any]
+    autoencoder: Path | None = None
+    text_device: torch.device | None = None
+    layers_device: torch.device | None = None
+    opened: dict[str, Any] = field(default_factory=dict)
 
     def component(self, component: str, *classes: str) -> tuple[Path, str]:
         """The folder of a component, and its class, which is one of `classes`.
@@ -71,6 +82,11 @@ class Checkpoint:
         folder = self.path / component
         return folder if folder.is_dir() else self.path, declared[1]
 
+    def has(self, component: str) -> bool:
+        """Whether the index names a class for a component."""
+        declared = self.index.get(component)
+        return isinstance(declared, list) and declared[-1] is not None
+
     def config(self, component: str, filename: str = "config.json") -> dict[str, Any]:
         """The contents of a component's config."""
         folder = self.path / component
@@ -81,37 +97,106 @@ class Checkpoint:
             )
         return read_json(path)
 
-    def scheduler(self) -> tuple[Discrete, Parameterization]:
-        """The table of the scheduler's config and what the network returns."""
-        try:
-            return read_scheduler(self.config("scheduler", "scheduler_config.json"))
-        except ValueError as error:
-            raise ValueError(f"{self.name!r} cannot be opened: {error}") from None
+    def scheduler(self, *schedules: type[Schedule]) -> Trained:
+        """What the network was trained on, by the scheduler's config.
 
-    def network(self, component: str, *classes: type[Network]) -> Network:
+        Args:
+            schedules: those that the family knows; a table of betas if none is named.
+
+        Raises:
+            ValueError: the config is not known, or of another schedule.
+        """
+        config = self.config("scheduler", "scheduler_config.json")
+        known = schedules or (Discrete,)
+        with self.explained():
+            trained = read_scheduler(config)
+            if not isinstance(trained.schedule, known):
+                raise ValueError(
+                    f"The {config['_class_name']} is of the schedule"
+                    f" {type(trained.schedule).__name__}, and networks of this kind are trained"
+                    f" on {' or '.join(s.__name__ for s in known)}."
+                )
+            return trained
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """A ValueError inside is one of this folder's, and says so."""
+        try:
+            yield
+        except ValueError as error:
+            line = str(error).removesuffix(".")
+            raise ValueError(f"{self.name!r} cannot be opened: {line}.") from None
+
+    def expect(self, component: str, values: Mapping[str, object]) -> None:
+        """A component's config has these values where it has the keys.
+
+        Raises:
+            ValueError: another value.
+        """
+        config = self.config(component)
+        for key, value in values.items():
+            if config.get(key, value) != value:
+                expected = "none" if value is None else repr(value)
+                raise ValueError(
+                    f"The {component} of {self.name!r} has {key}={config[key]!r}, expected"
+                    f" {expected}."
+                )
+
+    def fit(self, *pairs: tuple[str, object, str, object]) -> None:
+        """Components that belong together.
+
+        Args:
+            pairs: name and value of a number of one component, and those of the other's.
+
+        Raises:
+            ValueError: two of the values differ.
+        """
+        for ours, value, theirs, other in pairs:
+            if value != other:
+                raise ValueError(
+                    f"The components of {self.name!r} do not fit: the {ours} is {value} and the"
+                    f" {theirs} is {other}."
+                )
+
+    def network(self, component: str, *classes: type[Network], overflows: bool = False) -> Network:
         """A component's network: its own weights, frozen, in eval mode, on the device.
 
         Args:
             component: its name in the index, and of its folder.
             classes: the diffusers or transformers model classes that it may be of.
+            overflows: in float16 it is float32 nevertheless, where its config has force_upcast.
 
         Raises:
             ValueError: no safetensors, a file that cannot be read, a config that contradicts the
                 weights, or weights that are not finite.
         """
         known: dict[str, Any] = {cls.__name__: cls for cls in classes}
+        if component in AUTOENCODERS and self.autoencoder is not None:
+            declared = {component: ["diffusers", self._declared(self.autoencoder)]}
+            other = replace(
+                self, path=self.autoencoder, index=declared, autoencoder=None, variant=None
+            )
+            return other.network(component, *classes, overflows=overflows)
         folder, name = self.component(component, *known)
-        found = self.config(component).get("_class_name", name)
+        config = self.config(component)
+        found = config.get("_class_name", name)
         if found != name:
             raise ValueError(
                 f"{component}/config.json of {self.name!r} is of a {found}, expected the {name} of"
                 f" its {INDEX}."
             )
         self._check_files(component, folder)
+        dtype = self.dtype
+        if (
+            overflows
+            and dtype == torch.float16
+            and config.get("force_upcast", name == "AutoencoderKL")
+        ):
+            dtype = torch.float32
         with self._readable(component):
             network, report = known[name].from_pretrained(
                 folder,
-                dtype=self.dtype,
+                dtype=dtype,
                 variant=self.variant,
                 use_safetensors=True,
                 local_files_only=True,
@@ -120,18 +205,34 @@ class Checkpoint:
             )
         self._check_report(component, report)
         self._check_finite(component, network)
-        return network.eval().requires_grad_(False).to(self.device)
+        device: torch.device | None = self.device
+        if component.startswith("text_encoder"):
+            device = self.text_device or self.device
+        elif component in DENOISERS:
+            device = self.layers_device or self.device
+        self.opened[component] = network.eval().requires_grad_(False).to(device)
+        return self.opened[component]
 
-    def tokenizer(self, component: str, cls: type[Tokenizer]) -> Tokenizer:
-        """A component's tokenizer."""
-        folder, _ = self.component(component, cls.__name__, cls.__name__ + "Fast")
-        if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+    def tokenizer(self, component: str, *classes: type[Tokenizer]) -> Tokenizer:
+        """A component's tokenizer, of one of these classes or their old fast ones."""
+        known = {cls.__name__ + fast: cls for cls in classes for fast in ("", "Fast")}
+        folder, name = self.component(component, *known)
+        if not any((folder / file).is_file() for file in TOKENS):
             raise ValueError(
                 f"{self.name!r} has no {component}: neither {component}/tokenizer.json nor"
                 f" {component}/vocab.json exists."
             )
         with self._readable(component):
-            return cls.from_pretrained(folder, local_files_only=True)
+            self.opened[component] = known[name].from_pretrained(folder, local_files_only=True)
+        return self.opened[component]
+
+    @staticmethod
+    def _declared(folder: Path) -> str:
+        """The class of the one model in a folder."""
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{str(folder)!r} has no config.json, expected one autoencoder.")
+        return str(read_json(path).get("_class_name"))
 
     @contextlib.contextmanager
     def _readable(self, component: str) -> Iterator[None]:

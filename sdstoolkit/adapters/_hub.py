@@ -37,7 +37,7 @@ def patterns(index: Mapping[str, Any], variant: str | None) -> tuple[str, ...]:
         for name, declared in index.items()
         if isinstance(declared, list) and declared[-1] is not None and name not in UNUSED
     ]
-    files = ("*.json", "*.txt", *weights)
+    files = ("*.json", "*.txt", "*.jinja", "*.model", *weights)
     inside = [f"{component}/{file}" for component in components for file in files]
     return (*ROOT, *weights, *inside)  # the oldest repositories hold everything in the root
 

@@ -13,54 +13,35 @@ References:
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sdstoolkit.adapters._checkpoint import Checkpoint
+from sdstoolkit.adapters._network import NetworkScore, sample_size
 from sdstoolkit.codec import Codec
 from sdstoolkit.condition import Condition
-from sdstoolkit.noise import Discrete, NoiseLevel
-from sdstoolkit.prediction import Parameterization
 from sdstoolkit.prior import Prior
-from sdstoolkit.score import ScoreModel
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+TAKES = "nothing"
+EXAMPLES = ("google/ddpm-celebahq-256",)
+UNCONDITIONAL = {
+    "time_embedding_type": "positional",
+    "class_embed_type": None,
+    "num_class_embeds": None,
+}
 
 
-class UNet2DScore(ScoreModel):
-    """A UNet2DModel and the table it was trained on; takes no condition.
+class UNet2DScore(NetworkScore):
+    """A UNet2DModel and the noise it was trained on; takes no condition.
 
-        out = UNet(x_t, k),   k = t (T - 1)
+        out = UNet(x_t, c_noise),   c_noise = k = t (T - 1) for a table
 
-    k is a float: between two entries of the table it is as smooth as the network. One network
-    evaluation a row.
-
-    Args:
-        network: a diffusers UNet2DModel.
-        schedule: its table.
-        parameterization: what it returns.
+    One network evaluation a row.
     """
 
-    schedule: Discrete
-
-    def __init__(
-        self, network: nn.Module, *, schedule: Discrete, parameterization: Parameterization
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.schedule = schedule
-        self.parameterization = parameterization
-        self.shape = image_shape(network)
-
-    def output(self, x_t: Tensor, level: NoiseLevel, condition: Condition | None) -> Tensor:
-        """UNet(x_t, k), as `ScoreModel.output`."""
-        if condition:
-            raise ValueError(
-                f"The condition has {', '.join(condition)}, expected none: the model is"
-                " unconditional."
-            )
-        k = self.schedule.timestep(level.t).to(x_t.device, torch.float32)
-        return self.network(x_t, k, return_dict=False)[0]
+    def call(self, x: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """UNet(x_t, c_noise)."""
+        return self.network(x, noise, return_dict=False)[0]
 
 
 def open_checkpoint(checkpoint: Checkpoint) -> Prior:
@@ -71,22 +52,11 @@ def open_checkpoint(checkpoint: Checkpoint) -> Prior:
     """
     from diffusers import UNet2DModel
 
-    schedule, parameterization = checkpoint.scheduler()
-    config = checkpoint.config("unet")
-    for key, known in (
-        ("time_embedding_type", "positional"),
-        ("class_embed_type", None),
-        ("num_class_embeds", None),
-    ):
-        if config.get(key, known) != known:
-            raise ValueError(
-                f"The unet of {checkpoint.name!r} has {key}={config[key]!r}, expected {known!r}."
-            )
+    trained = checkpoint.scheduler()
+    checkpoint.expect("unet", UNCONDITIONAL)
     network = checkpoint.network("unet", UNet2DModel)
-    try:
-        score = UNet2DScore(network, schedule=schedule, parameterization=parameterization)
-    except ValueError as error:
-        raise ValueError(f"{checkpoint.name!r} cannot be opened: {error}") from None
+    with checkpoint.explained():
+        score = UNet2DScore(network, trained, image_shape(network))
     return Prior(score, Codec(channels=score.shape[0]))
 
 
@@ -102,8 +72,4 @@ def image_shape(network: nn.Module) -> tuple[int, int, int]:
             f"The unet takes {config.in_channels} channels and returns {config.out_channels},"
             " expected as many (no learned variance, no inpainting)."
         )
-    size = config.sample_size
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    if not (isinstance(height, int) and isinstance(width, int)):
-        raise ValueError(f"The unet has sample_size={size!r}, expected one size or two.")
-    return config.in_channels, height, width
+    return (config.in_channels, *sample_size(network))

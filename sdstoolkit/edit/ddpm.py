@@ -10,14 +10,15 @@ a = alpha_t / alpha_s. Both chains are walked side by side, so that no map has t
 target = source the second is the first, exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
 from sdstoolkit.condition import Condition
-from sdstoolkit.edit.base import Edit
+from sdstoolkit.edit.base import Edit, EditStep, check_strength
+from sdstoolkit.edit.masks import blend
 from sdstoolkit.grids import Grid, UniformTime
 from sdstoolkit.rng import normal
 from sdstoolkit.score import ScoreModel
@@ -37,7 +38,7 @@ class DDPM(Edit):
         model: the model for the source, best without guidance.
         guided: the model for the target; the same by default.
         strength: where to begin, a time in (0, 1].
-        steps: how many.
+        steps: how many steps, at least 1.
         grid: where the steps lie, even in time by default.
 
     Raises:
@@ -53,28 +54,32 @@ class DDPM(Edit):
         steps: int = 50,
         grid: Grid | None = None,
     ) -> None:
-        if not 0 < strength <= 1:
-            raise ValueError(f"strength = {strength} is not in (0, 1].")
+        check_strength(strength)
         self.model, self.guided = model, guided or model
         self.times = (grid or UniformTime())(model.schedule, steps, strength, 0.0)
 
-    def edit(
+    def walk(
         self,
         x_0: State,
         source: Condition | None,
         target: Condition | None,
         rng: Sequence[Generator],
-    ) -> State:
-        """The edited x_0."""
+        mask: Tensor | None,
+    ) -> Iterator[EditStep]:
+        """Both chains, side by side; outside of a mask the second is the first."""
         old, new = Field(self.model, source), Field(self.guided, target)
         nodes = old.nodes(self.times)
+        steps = len(nodes) - 1
         x_t = edited = _noised(x_0, nodes[0], rng)
-        for node, then in pairwise(nodes):
-            x_s = then.alpha * x_0 if then is nodes[-1] else _noised(x_0, then, rng)
+        for index, (node, then) in enumerate(pairwise(nodes), start=1):
+            x_s = then.alpha * x_0 if index == steps else _noised(x_0, then, rng)
             mean = _mean(node, then, x_t, old(x_t, node.t).x_0)
-            there = _mean(node, then, edited, new(edited, node.t).x_0)
+            seen = new(edited, node.t).x_0
+            there = _mean(node, then, edited, seen)
             x_t, edited = x_s, there + (x_s - mean)
-        return edited / nodes[-1].alpha
+            if mask is not None:
+                edited = blend(edited, x_t, mask)
+            yield EditStep(index, steps, edited / then.alpha if index == steps else seen)
 
 
 def _noised(x_0: Tensor, node: Node, rng: Sequence[Generator]) -> Tensor:

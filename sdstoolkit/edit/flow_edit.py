@@ -9,15 +9,15 @@ with the velocity v = eps_hat - x_0_hat of any parameterisation and any schedule
 source nothing moves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
 from sdstoolkit.condition import Condition
-from sdstoolkit.edit.base import Edit
+from sdstoolkit.edit.base import Edit, EditStep, check_strength
 from sdstoolkit.grids import Grid, NoiseFraction
 from sdstoolkit.rng import normal
 from sdstoolkit.score import ScoreModel
@@ -36,9 +36,9 @@ class FlowEdit(Edit):
     Args:
         model: the model for the source, with little guidance or none.
         guided: the model for the target; the same by default.
-        strength: s, where to begin, a time in (0, 1].
-        steps: how many.
-        draws: of the noise at every step, at least 1.
+        strength: where to begin (s), a time in (0, 1].
+        steps: how many steps, at least 1.
+        draws: how many noises to average over at every step, at least 1.
         grid: where the steps lie, even in u by default.
 
     Raises:
@@ -55,24 +55,24 @@ class FlowEdit(Edit):
         draws: int = 1,
         grid: Grid | None = None,
     ) -> None:
-        if not 0 < strength <= 1:
-            raise ValueError(f"strength = {strength} is not in (0, 1].")
+        check_strength(strength)
         if draws < 1:
             raise ValueError(f"draws = {draws} is not at least 1.")
         self.model, self.guided, self.draws = model, guided or model, draws
         self.times = (grid or NoiseFraction())(model.schedule, steps, strength, 0.0)
 
-    def edit(
+    def walk(
         self,
         x_0: State,
         source: Condition | None,
         target: Condition | None,
         rng: Sequence[Generator],
-    ) -> State:
-        """The edited x_0."""
+        mask: Tensor | None,
+    ) -> Iterator[EditStep]:
+        """From image to image; outside of a mask z stays x_0."""
         old, new = Field(self.model, source), Field(self.guided, target)
-        z = x_0
-        for node, then in pairwise(old.nodes(self.times)):
+        z, nodes = x_0, old.nodes(self.times)
+        for index, (node, then) in enumerate(pairwise(nodes), start=1):
             u = node.sigma / (node.alpha + node.sigma)
             h = then.sigma / (then.alpha + then.sigma) - u
             scale = node.alpha + node.sigma
@@ -81,5 +81,5 @@ class FlowEdit(Edit):
                 y = (1 - u) * x_0 + u * normal(rng, x_0.shape[1:]).to(x_0)
                 there = new(scale * (z + (y - x_0)), node.t).flow
                 move = move + (there - old(scale * y, node.t).flow)
-            z = z + (h / self.draws) * move
-        return z
+            z = z + (h / self.draws) * (move if mask is None else mask * move)
+            yield EditStep(index, len(nodes) - 1, z)

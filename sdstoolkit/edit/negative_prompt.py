@@ -6,13 +6,14 @@ With target = source this is the conditional model at every scale, so that an in
 guidance is undone with guidance: what null-text optimisation reaches by training, for nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
 from sdstoolkit.condition import Condition
-from sdstoolkit.edit.base import Edit
+from sdstoolkit.edit.base import Edit, EditStep, check_strength
 from sdstoolkit.edit.prompt_swap import PromptSwap
 from sdstoolkit.guidance import ClassifierFree
 from sdstoolkit.score import ScoreModel
@@ -33,9 +34,12 @@ class NegativePrompt(Edit):
     Args:
         model: the model without guidance.
         scale: of the guidance; 1 is `PromptSwap`.
-        steps: each way.
+        steps: how many steps each way, at least 1.
         strength: how far to go, a time in (0, 1].
-        solver: one of `sdstoolkit.solvers`.
+        solver: the method that follows the flow; `ExponentialAdams()` by default.
+
+    Raises:
+        ValueError: one of these is out of range.
     """
 
     def __init__(
@@ -47,19 +51,33 @@ class NegativePrompt(Edit):
         strength: float = 1.0,
         solver: Solver | None = None,
     ) -> None:
+        check_strength(strength)
         self.model, self.scale = model, scale
-        self.steps, self.strength, self.solver = steps, strength, solver
+        self.count, self.strength, self.solver = steps, strength, solver
 
-    def edit(
+    @classmethod
+    def build(
+        cls,
+        model: ScoreModel,
+        null: Condition | None,
+        *,
+        scale: float,
+        options: Mapping[str, Any],
+    ) -> "Edit":
+        """The edit at this scale; the source takes the place of `null`."""
+        return cls(model, scale=scale, **options)
+
+    def walk(
         self,
         x_0: State,
         source: Condition | None,
         target: Condition | None,
         rng: Sequence[Generator],
-    ) -> State:
-        """The edited x_0; nothing is drawn."""
+        mask: Tensor | None,
+    ) -> Iterator[EditStep]:
+        """The way of a `PromptSwap`; nothing is drawn."""
         guided = ClassifierFree(self.model, source or Condition(), scale=self.scale)
         swap = PromptSwap(
-            self.model, guided, steps=self.steps, strength=self.strength, solver=self.solver
+            self.model, guided, steps=self.count, strength=self.strength, solver=self.solver
         )
-        return swap.edit(x_0, source, target, rng)
+        yield from swap.walk(x_0, source, target, rng, mask)

@@ -3,15 +3,15 @@
 x_s = alpha_s x_0 + sigma_s eps,   x_0' = Phi_{s -> 0}(x_s; target)
 """
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
 from sdstoolkit.condition import Condition
-from sdstoolkit.edit.base import Edit
+from sdstoolkit.edit.base import Edit, EditStep, check_strength, guide
+from sdstoolkit.edit.masks import confine
 from sdstoolkit.rng import normal
 from sdstoolkit.samplers import ProbabilityFlow
 from sdstoolkit.score import ScoreModel
@@ -29,9 +29,9 @@ class SDEdit(Edit):
 
     Args:
         model: the model to sample with, guided or not.
-        strength: s, how much noise, a time in (0, 1].
-        steps: of the sampling.
-        solver: one of `sdstoolkit.solvers`.
+        strength: how much noise to add (s), a time in (0, 1].
+        steps: how many steps to sample in, at least 1.
+        solver: the method that follows the flow; `ExponentialAdams()` by default.
 
     Raises:
         ValueError: one of these is out of range.
@@ -45,22 +45,43 @@ class SDEdit(Edit):
         steps: int = 50,
         solver: Solver | None = None,
     ) -> None:
-        if not 0 < strength <= 1:
-            raise ValueError(f"strength = {strength} is not in (0, 1].")
-        solver = solver or ExponentialAdams()
-        self.flow = ProbabilityFlow(model, steps=steps, start=strength, solver=solver)
+        check_strength(strength)
+        self.count, self.strength = steps, strength
+        self.solver = solver or ExponentialAdams()
+        self.flow = self._flow(model)
 
-    def edit(
+    def _flow(self, model: ScoreModel) -> ProbabilityFlow:
+        return ProbabilityFlow(
+            model, steps=self.count, start=self.strength, solver=self.solver
+        )
+
+    @classmethod
+    def build(
+        cls,
+        model: ScoreModel,
+        null: Condition | None,
+        *,
+        scale: float,
+        options: Mapping[str, Any],
+    ) -> "Edit":
+        """The edit with guided sampling."""
+        return cls(guide(model, null, scale), **options)
+
+    def walk(
         self,
         x_0: State,
         source: Condition | None,
         target: Condition | None,
         rng: Sequence[Generator],
-    ) -> State:
-        """The edited x_0; `source` has no influence."""
-        flow = self.flow
+        mask: Tensor | None,
+    ) -> Iterator[EditStep]:
+        """The way down; `source` has no influence."""
+        start = self.flow.times[0]
         eps = normal(rng, x_0.shape[1:]).to(x_0)
-        level = flow.model.schedule.level(flow.times[0], x_0)
-        last = deque(flow.steps(level.perturb(x_0, eps), target), maxlen=1).pop()
-        alpha: torch.Tensor = flow.model.schedule(flow.times[-1:])[0]
-        return last.x / alpha.item()
+        x_t = self.flow.model.schedule.level(start, x_0).perturb(x_0, eps)
+        model, condition = confine(self.flow.model, target, x_t, start, x_0, mask)
+        flow = self.flow if mask is None else self._flow(model)
+        for step in flow.steps(x_t, condition):
+            if step.index:
+                seen = flow.clean(step) if step.index == step.steps else step.x_0
+                yield EditStep(step.index, step.steps, x_0 if seen is None else seen)

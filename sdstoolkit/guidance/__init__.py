@@ -5,5 +5,9 @@ guidance.
 """
 
 from sdstoolkit.guidance.classifier_free import ClassifierFree
+from sdstoolkit.guidance.extrapolated import Extrapolated
+from sdstoolkit.guidance.instruct_pix2pix import InstructPix2Pix
+from sdstoolkit.guidance.row_norm import RowNorm
+from sdstoolkit.guidance.token_norm import TokenNorm
 
-__all__ = ["ClassifierFree"]
+__all__ = ["ClassifierFree", "Extrapolated", "InstructPix2Pix", "RowNorm", "TokenNorm"]

@@ -11,7 +11,7 @@ is the data itself where the schedule begins without noise, and next to it for a
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -71,6 +71,7 @@ class ProbabilityFlow:
         start, stop: the noisy end and the clean one, 0 <= stop < start <= 1.
         dtype: of the state, float64 or float32, whatever the network's. float64 costs nothing
             beside a network, and without it no reversible solver is exact.
+        tell: called with every step that is made, whatever it is made for: a progress bar.
 
     Raises:
         ValueError: one of these is out of range, or the grid cannot reach an end.
@@ -86,6 +87,7 @@ class ProbabilityFlow:
         start: float = 1.0,
         stop: float = 0.0,
         dtype: torch.dtype = torch.float64,
+        tell: Callable[[FlowStep], object] = lambda step: None,
     ) -> None:
         if not 0 <= stop < start <= 1:
             raise ValueError(f"start = {start} and stop = {stop} are not 0 <= stop < start <= 1.")
@@ -95,6 +97,7 @@ class ProbabilityFlow:
         self.solver = solver
         self.count = steps
         self.dtype = dtype
+        self.tell = tell
         self.grid = grid or solver.grid(model.schedule, start, stop)
         self.times = self.grid(model.schedule, steps, start, stop)
 
@@ -174,6 +177,16 @@ class ProbabilityFlow:
             x = self.model.schedule(times[:1])[0].item() * self._state(x)
         for step, _, _ in self._walk(times, x, condition, memory):
             yield step
+
+    def clean(self, step: FlowStep) -> State:
+        """The clean state that the last of `steps` stands for, [n, *shape]: x_t / alpha.
+
+        Args:
+            step: the last step of a walk without `invert`.
+        """
+        times = torch.tensor([step.t], dtype=torch.float64)
+        alpha, sigma = (v.item() for v in self.model.schedule(times))
+        return self.solver.clean(Mark(step.x, step.memory), Node(step.t, alpha, sigma))
 
     def invert(
         self,
@@ -272,6 +285,7 @@ class ProbabilityFlow:
             start=high,
             stop=low,
             dtype=self.dtype,
+            tell=self.tell,
         )
         finer = fine.invert(inverted.x_0, inverted.condition).x_T
         times = inverted.grid.flip(0)
@@ -314,6 +328,8 @@ class ProbabilityFlow:
         for i, mark in enumerate(self.solver.walk(field, nodes, x, memory)):
             at = i if self.solver.visits else i * steps
             step = FlowStep(at, steps, nodes[at].t, mark.x, mark.x_0, field.calls, mark.memory)
+            if at:
+                self.tell(step)
             yield step, mark, nodes[at]
         _warn(mark)
 
@@ -332,8 +348,10 @@ class ProbabilityFlow:
     def _same(self, inverted: Inverted, *, everything: bool) -> None:
         if inverted.base != self.base:
             raise ValueError(
-                "The inversion was made with another network (its weights' fingerprint is "
-                f"{inverted.base[:12] or 'missing'}, this one's is {self.base[:12]}); load that."
+                f"The inversion was made with another network: {inverted.model.get('name')} with "
+                f"weights {inverted.base[:12] or 'unknown'}, and this is "
+                f"{self.model.describe()['name']} with weights {self.base[:12]}; load that one, "
+                "in the same dtype."
             )
         if everything and inverted.model != self.model.describe():
             raise ValueError(

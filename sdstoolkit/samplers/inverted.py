@@ -23,7 +23,6 @@ from sdstoolkit.condition import Condition
 __all__ = ["Inverted", "fingerprint"]
 
 _FORMAT = "sdstoolkit.inverted/1"
-_SAMPLES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +144,10 @@ class Inverted:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of a network's weights and buffers: dtype, shape and up to 1024 values of each.
+    """The SHA-256 of a network's weights and buffers, all of them: dtype, shape and bytes.
 
-    What wraps a network without weights of its own, as guidance does, leaves it as it is.
+    What wraps a network without weights of its own, as guidance does, leaves it as it is. Reads
+    the weights once: about a second for two gigabytes.
 
     Args:
         model: the network.
@@ -155,8 +155,6 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for tensor in (*model.parameters(), *model.buffers()):
         digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        flat = tensor.detach().flatten()
-        values = flat[:: max(1, len(flat) // _SAMPLES)][:_SAMPLES]
-        wide = values.double() if values.is_floating_point() else values.long()
-        digest.update(wide.cpu().numpy().tobytes())
+        plain = tensor.detach().contiguous().flatten().view(torch.uint8).cpu()
+        digest.update(plain.numpy().data)
     return digest.hexdigest()

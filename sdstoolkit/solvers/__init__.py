@@ -13,6 +13,7 @@ from sdstoolkit.solvers.edict import EDICT
 from sdstoolkit.solvers.euler import Euler
 from sdstoolkit.solvers.exponential_adams import ExponentialAdams
 from sdstoolkit.solvers.heun import Heun
+from sdstoolkit.solvers.implicit_euler import ImplicitEuler
 from sdstoolkit.solvers.obelm import OBELM
 from sdstoolkit.solvers.reversible_heun import ReversibleHeun
 from sdstoolkit.solvers.rk4 import RK4
@@ -31,6 +32,7 @@ __all__ = [
     "Field",
     "Fraction",
     "Heun",
+    "ImplicitEuler",
     "LogRatio",
     "Mark",
     "Node",

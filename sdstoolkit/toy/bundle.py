@@ -32,7 +32,6 @@ class Budget:
         drawings: Pictures in the data set.
         autoencoder: Steps of 16 pictures.
         text: Steps of 128 captions.
-        decoder: Steps of 16 pictures that sharpen the decoder.
         denoiser: Steps of 64 latents.
         seed: Names the run.
     """
@@ -40,7 +39,6 @@ class Budget:
     drawings: int = 65_536
     autoencoder: int = 3_500
     text: int = 1_500
-    decoder: int = 3_000
     denoiser: int = 8_000
     seed: int = 0
 
@@ -90,12 +88,6 @@ def train_shapes(
     else:
         autoencoder, text_encoder, unet = unpack(start)
     latents = _latents(run / "latents.safetensors", autoencoder, drawn, share)
-    if start is None:
-        plan = Plan(steps=budget.decoder, lr=2e-3, warmup=50, seed=seed + 6, muon=True)
-        file = run / "decoder.safetensors"
-        histories["decoder"] = recipe.train_decoder(
-            autoencoder, drawn, latents, plan, checkpoint=file, share=share
-        )
     plan = Plan(steps=budget.denoiser, lr=2e-3, warmup=100, seed=seed + 5, muon=True)
     histories["denoiser"] = recipe.train_denoiser(
         unet,

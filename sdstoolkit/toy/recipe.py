@@ -5,8 +5,8 @@ The autoencoder sees pictures :math:`x` with a little white noise :math:`n` that
 .. math:: \operatorname{mean} |D(z) - x|^2 + \tfrac{1}{10} \operatorname{mean} |D(z) - x|
           + \lambda \operatorname{mean} KL(q(z | x + n) \,\|\, N(0, I)),
 
-whose absolute error keeps edges sharp; its decoder goes on alone once the latents are fixed; and
-the denoiser learns, with one caption in ten empty and the text encoder along with it,
+whose absolute error keeps edges sharp, and the denoiser learns, with one caption in ten empty and
+the text encoder along with it,
 
 .. math:: \operatorname{mean} |v_\theta(\alpha x_0 + \sigma \epsilon, t, c)
           - (\alpha \epsilon - \sigma x_0)|^2.
@@ -35,11 +35,6 @@ from sdstoolkit.toy.training import ALONE, History, Plan, Share, fast_products
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
-
-
-def distance(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Mean square error and a tenth of the mean absolute error."""
-    return F.mse_loss(x_hat, x) + 0.1 * F.l1_loss(x_hat, x)
 
 
 def train_autoencoder(
@@ -75,7 +70,8 @@ def train_autoencoder(
             posterior = model.encode(x + level * white).latent_dist
             draw = share.of(torch.randn(batch, *posterior.mean.shape[1:], generator=rng))
             x_hat = model.decode(posterior.mean + posterior.std * draw).sample.float()
-        return distance(x_hat, x) + kl * posterior.kl().mean() / posterior.mean[0].numel()
+        error = F.mse_loss(x_hat, x) + 0.1 * F.l1_loss(x_hat, x)
+        return error + kl * posterior.kl().mean() / posterior.mean[0].numel()
 
     return share.fit(model, loss, plan, checkpoint=checkpoint, name="autoencoder")
 
@@ -94,49 +90,6 @@ def encode_once(model: "AutoencoderKL", drawn: Drawings) -> Tensor:
     scale = 1 / float(latents.std())
     model.register_to_config(scaling_factor=scale)
     return latents * scale
-
-
-def train_decoder(
-    model: "AutoencoderKL",
-    drawn: Drawings,
-    latents: Tensor,
-    plan: Plan,
-    *,
-    batch: int = 16,
-    noise: float = 0.02,
-    checkpoint: Path | None = None,
-    share: Share = ALONE,
-) -> History:
-    r"""Sharpen the decoder on the latents as they are; they do not change.
-
-    .. math:: \operatorname{mean} |D(z + n) - x|^2
-              + \tfrac{1}{10} \operatorname{mean} |D(z + n) - x|
-
-    One decoder pass, forward and backward, a step.
-
-    Args:
-        model: Its decoder is trained in place.
-        drawn: The data set.
-        latents: From :func:`encode_once`, [n, 16, 8, 8].
-        plan: How long and how fast.
-        batch: Pictures a step.
-        noise: Standard deviation of n, in units of the latents'; a denoiser errs a little too.
-        checkpoint: Where to resume from.
-        share: This process's part of the work.
-    """
-    model.encoder.requires_grad_(False)
-    model.quant_conv.requires_grad_(False)
-    scale = model.config.scaling_factor
-
-    def loss(step: int, rng: Generator) -> Tensor:
-        rows = torch.randint(len(latents), (batch,), generator=rng)
-        shift = torch.randn(batch, *latents.shape[1:], generator=rng)
-        z = (latents[share.of(rows)] + noise * share.of(shift)) / scale
-        with fast_products():
-            x_hat = model.decode(z).sample.float()
-        return distance(x_hat, 2 * drawn.pictures(share.of(rows)) - 1)
-
-    return share.fit(model, loss, plan, checkpoint=checkpoint, name="decoder")
 
 
 def crowded(u: Tensor) -> Tensor:

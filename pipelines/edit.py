@@ -1,0 +1,120 @@
+"""Change what an image shows, with a pretrained model and two prompts.
+
+  sds edit heart.png --prompt "a red heart" --to "a blue heart" --out edited
+  sds edit heart.png --prompt A --to B --method flow_edit --strength 0.7 --seeds 0-3 --out edited
+
+A method has options of its own, see `sds edit --method NAME --help`. The folder then holds
+
+  000000.png                what seed 0 made of it, and so on
+  000000-steps.png          how that came to be
+  000000-compare.png        image, codec alone, edit, and where the last two differ
+  000000-report.txt, .json  how much has changed, inside and outside of the mask
+  manifest.json             what is needed to make them again, and the hash of every file
+"""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from sdstoolkit.cli import Own, Range, launch, one_of, own, plugin
+
+if TYPE_CHECKING:
+    from sdstoolkit.jobs import Job
+
+METHOD = Own("sdstoolkit.edit", "Edit")
+MOMENTS = 8  # looks in a strip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `sds edit` takes, with its defaults."""
+
+    image: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="IMAGE")]]
+    """The image to edit."""
+    prompt: str = ""
+    """What it shows; nothing for a model without words."""
+    to: str = ""
+    """What it shall show."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """The folder to write: a new or an empty one, or one to resume."""
+    mask: str = ""
+    """Where to edit: an image of the same size, white there; what is black is kept to the bit."""
+    keep: Literal["codec", "pixels"] = "codec"
+    """What is kept outside of the mask: the codec's reconstruction, or the image's own pixels."""
+    method: Annotated[str, one_of("sdstoolkit.edit"), METHOD] = "prompt_swap"
+    """The editing method."""
+    model: str = "shapes"
+    """The bundled model (shapes), a diffusers folder, or OWNER/NAME on the Hugging Face hub."""
+    scale: Annotated[float, Range()] = 3.0
+    """Guidance scale towards the new prompt: any finite number; 1 is no guidance."""
+    negative_prompt: str = ""
+    """What to steer away from; by default the empty prompt."""
+    seeds: Annotated[str, tyro.conf.arg(metavar="SEEDS")] = "0"
+    """The edits to make, one a seed, for methods that draw noise: for example 0-3,7."""
+    fit: Literal["exact", "crop", "pad"] = "exact"
+    """What to do with an image of another size than the model's: refuse it, crop it, or pad it."""
+    convert: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read also transparency (on white), 16 bits, CMYK and other colours, by converting them."""
+    device: str = "auto"
+    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Numbers the network computes in; the state is float64."""
+    batch_size: Annotated[int, Range(low=1)] = 4
+    """Images at a time: 1 or more."""
+
+
+def run(options: Options) -> int:
+    """Make the edits that are missing."""
+    from sdstoolkit import runs
+
+    return runs.run(options, make, command="edit", files=("image", "mask"))
+
+
+def make(job: "Job", options: Options) -> None:
+    """Load, edit batch after batch, compare, and draw what came out."""
+    import torch
+
+    from sdstoolkit import edit, images, jobs, load, pictures
+
+    device = jobs.pick_device(options.device)
+    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
+    image = pictures.open_image(options.image, prior, how=options.fit, convert=options.convert)
+    inside = pictures.open_mask(options.mask, options.image, prior, how=options.fit)
+    source, target = prior.condition(options.prompt or None), prior.condition(options.to or None)
+    null = prior.condition(options.negative_prompt or None) if options.to else None
+    kind = plugin("sdstoolkit.edit", options.method, edit.Edit)
+    method = kind.build(prior.score, null, scale=options.scale, options=own(options, "method"))
+    codec, x_0 = prior.codec, prior.codec.encode(image).detach()
+    alone = codec.decode(x_0).detach().float()
+    kept = image if options.keep == "pixels" else alone
+    small = None if inside is None else edit.shrink(inside, codec.multiple)
+    total = next(method.steps(x_0, source, target, mask=small)).steps  # what is wrong shows here
+    prior.drop_text()
+    with job, jobs.progress(len(job.mine) * total) as tell:
+        job.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
+        for seeds in job.batches(options.batch_size):
+            looks, at, rows = [], 0, x_0.expand(len(seeds), -1, -1, -1)
+            for step in method.steps(rows, source, target, mask=small, seed=seeds):
+                if step.index * MOMENTS % step.steps < MOMENTS:
+                    looks.append(codec.decode(step.x_0).detach().float())
+                tell(len(seeds) * (step.index - at), None)
+                at = step.index
+            made = codec.decode(step.x_0).detach().float()
+            if inside is not None:
+                made = edit.blend(made, kept.to(made), inside.to(made))
+            for row, seed in enumerate(seeds):
+                if not (one := made[row : row + 1]).isfinite().all():
+                    raise jobs.Failed(f"the edit of seed {seed} is not finite; take more steps")
+                picture, found, text = pictures.changes(image, alone, one, inside)
+                job.write(f"{seed:06d}-compare.png", picture)
+                job.write(f"{seed:06d}-steps.png", images.strip([v[row : row + 1] for v in looks]))
+                job.write(f"{seed:06d}-report.json", json.dumps(found, indent=2))
+                job.write(f"{seed:06d}-report.txt", text)
+                job.keep(seed, one, state="done", steps=total)
+        job.gather()
+
+
+if __name__ == "__main__":
+    raise SystemExit(launch(Options, run))

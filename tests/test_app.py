@@ -1,0 +1,484 @@
+"""The app: its rules of entry, what it refuses, its interface, and the page in a browser.
+
+One server is started for all of it, in this process. The browser is Debian's chromium; without one
+the tests of the page are skipped, and in CI (`CI=true`) they fail instead.
+"""
+
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdstoolkit import cli, images, read_image
+from sdstoolkit.adapters import names
+
+gradio = pytest.importorskip("gradio", reason="the extra `demos` is not installed")
+
+from sdstoolkit.demos import _guard, _pictures, _site, app, edit, optimize  # noqa: E402
+from sdstoolkit.pipelines.demo import Options  # noqa: E402
+
+needs_shapes = pytest.mark.skipif("shapes" not in names(), reason="the bundled model is not there")
+RED, BLUE = "a red heart on a white background", "a blue heart on a white background"
+SHOTS = Path(__file__).parent.parent / "screenshots"  # git ignores it; CI keeps it
+
+
+# --- who may come in --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 lets others in, expected --auth"),
+        (["--share"], "a share link lets others in, expected --auth"),
+        (["--auth", "ada"], "--auth could not be read, expected USER:PASSWORD"),
+        (["--port", "70000"], "--port is 70000, expected 0 to 65535"),
+        (["--jobs", "0"], "--jobs is 0, expected 1 or more"),
+    ],
+)
+def test_entry_is_refused_before_anything_starts(words, match, capsys):
+    assert cli.main(["demo", *words]) == 2
+    assert match in capsys.readouterr().err
+
+
+def test_auth_may_come_from_a_file(tmp_path):
+    (tmp_path / "who").write_text("ada:a:b\n")
+    assert app._auth(f"@{tmp_path / 'who'}") == ("ada", "a:b")
+    assert app._is_loopback("::1") and app._is_loopback("127.0.0.2")
+    assert not app._is_loopback("0.0.0.0") and not app._is_loopback("example.org")
+
+
+def test_models_are_those_that_are_offered(tmp_path):
+    closed = _site.Site(tmp_path, models=("shapes",))
+    for name in ("/etc", "owner/name", "../x", "", None, "a\0b"):
+        with pytest.raises(ValueError, match=r"not offered here|expected a name"):
+            closed._allowed(name)
+    here = _site.Site(tmp_path, allow_folders=True)
+    assert here._allowed(str(tmp_path)) == str(tmp_path)
+    with pytest.raises(ValueError, match="names of the hub are off"):
+        here._allowed("owner/name")
+    hub = _site.Site(tmp_path, allow_hub=True)
+    assert hub._allowed("owner/name") == "owner/name"
+    for name in ("/etc", "../x"):
+        with pytest.raises(ValueError, match="not offered here"):
+            hub._allowed(name)
+
+
+# --- what is refused, in one sentence ---------------------------------------------------------
+
+
+def test_errors_are_a_sentence_without_paths():
+    @_guard.spoken
+    def broken(error):
+        raise error
+
+    @_guard.spoken
+    def stream(error):
+        yield 1
+        raise error
+
+    with pytest.raises(gradio.Error) as caught:
+        broken(ValueError("the image '/tmp/sds-demo-x/cache/ab12/heart.png'\n is broken"))
+    assert caught.value.message == "the image 'heart.png' is broken"
+    assert not caught.value.print_exception
+    with pytest.raises(gradio.Error) as caught:
+        broken(KeyError("/root/secret"))
+    assert "secret" not in caught.value.message and "nobody foresaw" in caught.value.message
+    going = stream(OSError(28, "No space left", "/var/lib/x"))
+    assert next(going) == 1
+    with pytest.raises(gradio.Error, match="No space left"):
+        next(going)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "3", None, True, 2.5, 11, -1])
+def test_numbers_out_of_range(value):
+    with pytest.raises(ValueError, match="n is .*, expected a whole number from 0 to 10"):
+        _guard.number("n", value, 0, 10, whole=True)
+
+
+def test_uploads(tmp_path):
+    from PIL import Image
+
+    image = torch.rand(1, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+    images.write_image(tmp_path / "wide.png", image)
+    with pytest.raises(ValueError, match="the image is 60 x 40, the model takes 64 x 64"):
+        _guard.read_upload(str(tmp_path / "wide.png"), (64, 64), fit=False)
+    fitted = _guard.read_upload(str(tmp_path / "wide.png"), (64, 64), fit=True)
+    assert fitted.shape == (1, 3, 64, 64)
+    exact = _guard.read_upload(str(tmp_path / "wide.png"), (40, 60), fit=False)
+    assert torch.equal(exact, read_image(tmp_path / "wide.png"))
+    middle = _guard.read_upload(str(tmp_path / "wide.png"), (40, 40), fit=True)
+    assert torch.allclose(middle, exact[..., 10:50], atol=1e-6)
+    _guard.limit_decoders()
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "wide.png").read_bytes()[:300])
+    Image.new("RGB", (64, 64)).save(tmp_path / "anim.gif")
+    Image.new("RGBA", (64, 64)).save(tmp_path / "clear.png")
+    for name, match in (
+        ("bomb.png", "pixels"),
+        ("text.png", "no PNG, JPEG, WEBP"),
+        ("cut.png", "could not be read"),
+        ("anim.gif", "no PNG, JPEG, WEBP"),
+        ("clear.png", "transparency"),
+        ("missing.png", "not an image"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            _guard.read_upload(str(tmp_path / name), (64, 64), fit=True)
+    with pytest.raises(ValueError, match="uploaded first"):
+        _guard.read_upload(None, (64, 64), fit=True)
+
+
+def test_a_page_runs_one_thing_and_old_runs_make_room(tmp_path, monkeypatch):
+    runs, one, two = (
+        _site.Runs(tmp_path),
+        gradio.Request(session_hash="one"),
+        gradio.Request(session_hash="two"),
+    )
+    with runs.working(one, "a") as run:
+        with pytest.raises(ValueError, match="running something already"), runs.working(one, "b"):
+            pass
+        with runs.working(two, "a") as other:
+            assert other.folder != run.folder
+        assert runs.halt(one, "a", final=False) and run.halt.is_set()
+        (run.folder / "x").write_bytes(b"1234")
+    assert not runs.halt(one, "a", final=False)
+    with pytest.raises(ValueError, match="nothing to resume"), runs.working(one, "a", resume=True):
+        pass
+    monkeypatch.setattr(_site, "MOST_RUNS", 1)
+    with runs.working(two, "b"):
+        assert not run.folder.exists()
+    runs.forget(two)
+    assert runs.find(two, "b") is None and not any(tmp_path.iterdir())
+
+
+def test_what_is_painted_is_a_mask():
+    from PIL import Image
+
+    assert edit.painted(None, (64, 64)) is None
+    layer = Image.new("RGBA", (512, 512))
+    assert edit.painted({"layers": [layer]}, (64, 64)) is None
+    layer.paste((200, 0, 0, 255), (0, 0, 256, 512))
+    mask = edit.painted({"layers": [layer]}, (64, 64))
+    assert mask.shape == (1, 1, 64, 64) and mask[..., :32].min() == 1 and mask[..., 32:].max() == 0
+
+
+def test_curves_are_text_of_the_page():
+    said = _pictures.curve([(1, 0.5), (2, float("nan")), (3, 2.0)], label="<loss>", total=3)
+    assert said.count("<circle") == 2 and "&lt;loss&gt;" in said and "http" not in said
+    assert "<script>" not in _pictures.lines([("a", "<script>")])
+
+
+# --- the running app --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address():
+    if "shapes" not in names():
+        pytest.skip("the bundled model is not there")
+    looked_up, resolve = [], socket.getaddrinfo
+
+    def watched(host, *rest, **named):
+        if host not in (None, "127.0.0.1", "localhost", "::1", "0.0.0.0"):
+            looked_up.append(host)
+        return resolve(host, *rest, **named)
+
+    socket.getaddrinfo = watched
+    page, where = app.serve(Options(port=0), wait=False)
+    yield where
+    page.close(verbose=False)
+    page.home.cleanup()
+    socket.getaddrinfo = resolve
+    assert not looked_up, f"the app asked for {looked_up}"
+
+
+@pytest.fixture
+def client(address):
+    from gradio_client import Client
+
+    client = Client(address, verbose=False)
+    yield client
+    client.close()
+
+
+def ask(steps=6, prompt=RED, seeds="0", **more):
+    return {
+        "prompt": prompt,
+        "negative": "",
+        "loss": "sds",
+        "canvas": "pixels",
+        "steps": steps,
+        "scale": 30,
+        "lr": 0,
+        "seeds": seeds,
+        "model": "shapes",
+        "api_name": "/optimize",
+    } | more
+
+
+@needs_shapes
+def test_an_image_grows_and_comes_as_a_folder_of_the_command(client, tmp_path):
+    seen = list(client.submit(**ask(seeds="0-1")))
+    image, guess, gradient, curve, packed, status = seen[-1]
+    assert len(seen) >= 2 and "**running** · step 1 of 6" in seen[0][-1]
+    assert status.startswith("**done** · step 6 of 6") and "<circle" in curve
+    assert read_image(image).shape == (1, 3, 68, 134)  # two of 64 side by side
+    assert read_image(guess).shape == read_image(gradient).shape == (1, 3, 68, 134)
+    with zipfile.ZipFile(packed) as file:
+        file.extractall(tmp_path)
+    folder = tmp_path / "optimize" / "result"
+    assert {"000000.png", "000001.png", "manifest.json"} <= {p.name for p in folder.iterdir()}
+    words = ["optimize", RED, "--steps", "6", "--seeds", "0-1", "--out"]
+    assert cli.main([*words, str(folder)]) == 0  # the same options: nothing is left to do
+    assert cli.main([*words, str(tmp_path / "again")]) == 0
+    for name in ("000000.png", "000001.png"):
+        a, b = read_image(folder / name), read_image(tmp_path / "again" / name)
+        assert (a - b).abs().max() <= 1 / 255 + 1e-6
+
+
+@needs_shapes
+def test_pause_resume_and_stop_keep_what_was_made(client):
+    job = client.submit(**ask(steps=2000))
+    while not job.outputs():
+        time.sleep(0.05)
+    client.predict(api_name="/pause")
+    paused = job.result(timeout=900)
+    assert paused[-1].startswith("**paused**") and paused[-2].endswith(".zip")
+    at = int(re.search(r"step (\d+) of", paused[-1])[1])
+    job = client.submit(api_name="/resume")
+    while not job.outputs():
+        time.sleep(0.05)
+    assert int(re.search(r"step (\d+) of", job.outputs()[0][-1])[1]) > at
+    with pytest.raises(Exception, match="running something already"):
+        client.predict(**ask())
+    client.predict(api_name="/stop")
+    assert job.result(timeout=900)[-1].startswith("**stopped**")
+    with pytest.raises(Exception, match="nothing to resume"):
+        client.predict(api_name="/resume")
+
+
+@needs_shapes
+def test_an_edit_keeps_outside_of_the_mask_and_reports(client, tmp_path):
+    from gradio_client import handle_file
+    from PIL import Image
+
+    image, _ = edit.example("heart", "red", "white")
+    images.write_image(tmp_path / "heart.png", image)
+    layer = Image.new("RGBA", (512, 512))
+    layer.paste((200, 0, 0, 255), (0, 0, 256, 512))
+    layer.save(tmp_path / "layer.png")
+    painted = handle_file(str(tmp_path / "layer.png"))
+    first, last = client.submit(
+        image=handle_file(str(tmp_path / "heart.png")),
+        mask={"background": None, "layers": [painted], "composite": None},
+        **{"source": RED, "target": BLUE, "method": "prompt_swap", "strength": 0.8, "fit": False},
+        **{"steps": 4, "scale": 3, "seed": 0, "report": True, "model": "shapes"},
+        api_name="/edit",
+    )
+    (_, after, _, _, _), (_, _, packed, status, said) = first, last
+    before, made = read_image(tmp_path / "heart.png"), read_image(after)
+    assert torch.equal(made[..., 32:], before[..., 32:])
+    assert not torch.equal(made[..., :32], before[..., :32])
+    assert "50 % editable" in status and "round trip, rms" in said
+    with zipfile.ZipFile(packed) as file:
+        held = {Path(name).name for name in file.namelist()}
+    assert held >= {"000000.png", "source.png", "mask.png", "report.txt", "manifest.json"}
+
+
+@needs_shapes
+def test_the_other_tabs(client, tmp_path):
+    from gradio_client import handle_file
+
+    asked = {"density": "moons", "follows": "learned", "training": 20, "levels": 4, "steps": 2}
+    *_, (walk, fields, _, status) = client.submit(
+        **asked, points=50, t=0.3, seed=0, api_name="/scores"
+    )
+    assert read_image(walk).shape == (1, 3, 384, 384) and status.endswith("50 points, done")
+    facts = client.predict(model="shapes", api_name="/info")
+    assert "64 x 64 pixels" in facts and "a prompt" in facts
+    images.write_image(tmp_path / "a.png", torch.rand(1, 3, 64, 64))
+    asked = {"image": handle_file(str(tmp_path / "a.png")), "fit": True, "added": 0.1, "sigma": 0}
+    with pytest.raises(Exception, match="denoising needs a model of pixels"):
+        client.predict(**asked, prompt="", seed=0, model="shapes", api_name="/denoise")
+
+
+@needs_shapes
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"prompt": "a zebra"}, "does not know: 'zebra'"),
+        ({"steps": 1e9}, "greater than maximum"),
+        ({"seeds": "0-9"}, "expected 4 at most"),
+        ({"seeds": "x"}, "could not be read"),
+        ({"loss": "os"}, "not in the list of choices"),
+        ({"model": "owner/name"}, "names of the hub are off"),
+        ({"prompt": "x" * 5000}, "characters"),
+        ({"lr": -1}, "learning rate is -1"),
+    ],
+)
+def test_fields_that_are_wrong(client, changed, match):
+    with pytest.raises(Exception, match=match):
+        client.predict(**ask(**changed))
+
+
+@needs_shapes
+def test_requests_that_mean_harm(address):
+    import httpx
+
+    url = address.rstrip("/") + "/gradio_api"
+    for path in ("/etc/passwd", "/proc/self/environ", str(Path(__file__))):
+        assert httpx.get(f"{url}/file={path}").status_code in (403, 404)
+    big = b"x" * (_guard.MOST_BYTES + 2**20)
+    assert httpx.post(f"{url}/upload", files={"files": ("a.png", big)}).status_code == 413
+    huge = b'{"data": ["' + b"x" * (2 * _guard.MOST_BYTES + 1) + b'"]}'
+    assert httpx.post(f"{url}/call/optimize", content=huge).status_code == 413
+    data = {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}] + [None] * 11}
+    sent = httpx.post(f"{url}/call/edit", json=data)
+    said = httpx.get(f"{url}/call/edit/{sent.json()['event_id']}", timeout=60).text
+    assert "error" in said and "root:" not in said and "Traceback" not in said
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None
+    if sync_playwright is None or not Path(path).exists():
+        assert not os.environ.get("CI"), "CI has no browser: .ci/run installs chromium"
+        pytest.skip("no browser: apt-get install chromium, pip install playwright")
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+def opened(chromium, address, width, scheme):
+    """A page of a given width and scheme, and what it asked for elsewhere or complained about."""
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(120_000)
+    wrong: list[str] = []
+    mine = (address, "data:", "blob:")
+    page.on("request", lambda r: None if r.url.startswith(mine) else wrong.append(r.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(address)
+    page.locator("#run").wait_for()
+    SHOTS.mkdir(exist_ok=True)
+    return page, wrong
+
+
+@needs_shapes
+@pytest.mark.slow
+def test_the_page_wide_and_light(chromium, address, tmp_path):
+    """Type, run, see the image change, stop, download; paint a mask on an example, and edit."""
+    page, wrong = opened(chromium, address, 1280, "light")
+    page.locator("textarea").first.fill("a large yellow star on a blue background")
+    page.click("#run")
+    first = page.wait_for_selector("#image img").get_attribute("src")
+    page.wait_for_function(
+        "old => document.querySelector('#image img')?.src != old && "
+        "/step [0-9]{2,} of/.test(document.querySelector('#status').innerText)",
+        arg=first,
+    )
+    page.screenshot(path=SHOTS / "optimise-1280-light.png", full_page=True)
+    page.click("#stop")
+    page.wait_for_function("/stopped/.test(document.querySelector('#status').innerText)")
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "results.zip")
+    with zipfile.ZipFile(tmp_path / "results.zip") as file:
+        assert any(name.endswith("manifest.json") for name in file.namelist())
+    page.get_by_role("tab", name="Edit").click()
+    page.locator("#mask-box").get_by_role("button").first.click()
+    page.locator("#mask canvas").first.wait_for()
+    page.locator("table tbody tr:visible").first.click()
+    page.wait_for_function(f"document.querySelector('#target textarea').value == '{BLUE}'")
+    page.wait_for_timeout(3000)  # until what is painted on is drawn
+    box = page.locator("#mask canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 60, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y, steps=8)
+    page.mouse.up()
+    page.click("#edit")
+    page.wait_for_selector("#after img")
+    assert "% editable" in page.locator(".said:visible").first.inner_text()
+    page.screenshot(path=SHOTS / "edit-1280-light.png", full_page=True)
+    page.close()
+    assert not wrong
+
+
+@needs_shapes
+@pytest.mark.slow
+def test_the_page_narrow_and_dark(chromium, address):
+    """Nothing is wider than a phone, and every tab opens."""
+    page, wrong = opened(chromium, address, 390, "dark")
+    assert page.evaluate("document.body.classList.contains('dark')")
+    for tab in ("Optimise", "Edit", "Denoise", "Scores", "Models"):
+        there = page.get_by_role("tab", name=tab)
+        if not there.first.is_visible():
+            page.locator(".overflow-menu > button").first.click()
+            there = page.locator(".overflow-dropdown button", has_text=tab)
+        there.first.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    page.screenshot(path=SHOTS / "models-390-dark.png", full_page=True)
+    page.close()
+    assert not wrong
+
+
+def test_a_request_that_grows_is_cut_off():
+    """A body without a length is counted while it comes in."""
+    import asyncio
+
+    taken = []
+
+    async def inner(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            taken.append(len(message["body"]))
+
+    async def endless():
+        return {"type": "http.request", "body": b"x" * 10, "more_body": True}
+
+    scope = {"type": "http", "headers": []}
+    asyncio.run(_guard.LimitBody(inner, 35)(scope, endless, None))
+    assert taken == [10, 10, 10]
+
+
+def test_gradients_are_watched_one_step_at_a_time():
+    """A leaf that is x_0 itself collects no hooks."""
+
+    def loss(x_0, *, progress=0.0, rng=None):
+        return (x_0 * x_0).sum()
+
+    watched, x = optimize.Watched(loss), torch.ones(1, 1, 2, 2, requires_grad=True)
+    for _ in range(3):
+        watched(x).backward()
+    assert len(x._backward_hooks) == 1 and torch.equal(watched.gradient, 2 * x.detach())
+
+
+def test_threads_do_not_share_a_run(tmp_path):
+    runs, seen = _site.Runs(tmp_path), []
+
+    def one(name):
+        with runs.working(gradio.Request(session_hash=name), "a") as run:
+            time.sleep(0.01)
+            seen.append(run.folder)
+
+    threads = [threading.Thread(target=one, args=(str(k),)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(seen)) == 8
