@@ -1,6 +1,6 @@
 """How fast and how right the exact scores, the samplers and trained scores are.
 
-python benchmarks/scores.py [--quick]
+python benchmarks/scores.py [--quick] [--draws 2048]
 """
 
 import argparse
@@ -86,7 +86,7 @@ def samplers(model: ScoreModel) -> dict[str, Sampler]:
     }
 
 
-def trained(steps: int, n: int = 8192) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def trained(steps: int, n: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """How wrong trained scores are, and the masses that samplers find with them and without."""
     target = law("mixture")
     data = target.sample(20_000, seed=0)
@@ -160,14 +160,16 @@ def facts() -> list[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the training")
-    quick = parser.parse_args().quick
+    parser.add_argument("--draws", type=int, default=2048, help="of each sampler")
+    args = parser.parse_args()
+    quick = args.quick
     fast, known = mixture(3 if quick else 10), facts()
-    errors, masses = trained(300 if quick else 3000)
+    errors, masses = trained(300 if quick else 3000, args.draws)
     tables = {
         "The exact score of a mixture": fast,
         "Facts about samplers": known,
         "Trained scores": errors,
-        "The mass of a mode of 0.7, of 8192 draws": masses,
+        f"The mass of a mode of 0.7, of {args.draws} draws": masses,
     }
     write_report("scores", "Scores", tables, machine())
 

@@ -64,9 +64,9 @@ def run(options: Options) -> int:
     from sdstoolkit import runs
 
     if options.density:
-        from sdstoolkit.pipelines import _points
+        from sdstoolkit.pipelines._points import drawing  # type: ignore[import-not-found]
 
-        return runs.run(options, _points.draw, command="langevin")
+        return runs.run(options, drawing(annealed), command="langevin")
     return runs.run(options, make, command="langevin")
 
 

@@ -36,9 +36,7 @@ from sdstoolkit.toy.training import History
 __all__ = ["LAWS", "SCHEDULE", "Plane", "draw", "law", "portrait", "relative_error", "train"]
 
 SCHEDULE = VE(sigma_min=0.02, sigma_max=10.0)
-
 LAWS = (*POINTS, "mixture")
-
 LEARNT_AT = 0.2  # sigma of the fields that are drawn side by side
 MOMENTS_FROM = 100_000  # draws that stand for the exact law
 
@@ -133,7 +131,7 @@ def draw(
     shown = {"exact": target.score} if fields is None else fields
     portrait(open_file, target, states, sampler.ladder, fields=shown, title=title)
     points = states[-1].detach().cpu().double()
-    reach = float(points.abs().max()) + 1e-6
+    reach = 1.05 * float(points.abs().max())
     ends = [-reach, reach] * 2
     counts, _ = torch.histogramdd(points.flip(1) * torch.tensor([-1.0, 1.0]), 96, range=ends)
     return (1 - counts / counts.max())[None].float()
