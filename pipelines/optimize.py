@@ -12,8 +12,8 @@ repulsive, whose images are particles of one law. The folder then holds
   results.jsonl     a line an image: its prompt, state, steps, last loss and hash
   manifest.json     what is needed to make them again, and the hash of every file
 
-With --prompts FILE it holds a folder a prompt, and sheet.png. The same command goes on after
-Ctrl-C. torchrun and accelerate share the images: docs/scaling.md.
+With --prompts FILE it holds a folder a prompt, and sheet.png. The same command goes on where it
+stopped. torchrun and accelerate share the images: docs/scaling.md.
 """
 
 from dataclasses import dataclass, replace
@@ -90,10 +90,9 @@ def make(works: "Batch", options: Options) -> None:
 
     from sdstoolkit import images, jobs, load, optimize
 
-    device = jobs.pick_device(options.device)
+    device, together = jobs.pick_device(options.device), options.loss in TOGETHER
     prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
     source = images.read_image(options.source).to(device) if options.source else None
-    together = options.loss in TOGETHER
     if together and works.top.processes.world > 1:
         raise ValueError(f"the images of {options.loss} are one group, expected one process")
 
