@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sdstoolkit.condition import Condition, cat
+from sdstoolkit.condition import Condition, cat, merge
 
 
 def condition(rows: int = 2, tokens: int = 3) -> Condition:
@@ -58,3 +58,13 @@ def test_to_casts_what_is_floating() -> None:
 def test_bad_rows(tensors: dict) -> None:
     with pytest.raises(Exception, match="row|type"):
         Condition(tensors)
+
+
+def test_merge_joins_names_and_expands_single_rows() -> None:
+    text, mask = Condition({"text": torch.ones(3, 2)}), Condition({"mask": torch.zeros(1, 4)})
+    both = merge(text, mask)
+    assert set(both) == {"text", "mask"} and both.rows == 3 and both["mask"].shape == (3, 4)
+    with pytest.raises(ValueError, match="hold text; each name may come once"):
+        merge(text, text)
+    with pytest.raises(ValueError, match="A condition of 2 rows was given for 3"):
+        merge(text, Condition({"mask": torch.zeros(2, 4)}))
