@@ -129,8 +129,8 @@ class VSD(Distiller):
         for name, value in state.items():
             kind, _, rest = name.partition(".")
             if kind == "adam":
-                k, _, entry = rest.partition(".")
-                entries.setdefault(int(k), {})[entry] = value.clone()
+                at, _, entry = rest.partition(".")
+                entries.setdefault(int(at), {})[entry] = value.clone()
         groups = self._adam.state_dict()["param_groups"]
         self._adam.load_state_dict({"state": entries, "param_groups": groups})
         drawn = state.get("draws", torch.empty(0))
