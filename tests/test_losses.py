@@ -867,6 +867,27 @@ def test_dreamtime_falls_and_lingers():
         assert float(t[k]) == pytest.approx(float(nearest), abs=1e-3)
 
 
+@pytest.mark.parametrize("name", ["cfd", "sdi", "stein", "vsd"])
+def test_a_loss_that_keeps_something_is_put_away_and_taken_up(name):
+    def make():
+        options = {"negative": about(0.0), "scale": 7.5}
+        return MAKE[name](Net(), about(1.0), options)
+
+    def call(loss, progress, rng):
+        loss.fit(points(), rng=rng)
+        return gradient(loss, points(), progress=progress, rng=rng)
+
+    one, other, rng = make(), make(), generators(range(3), "noise")
+    for progress in (0.0, 0.01):
+        call(one, progress, rng)
+    copies = generators(range(3), "noise")
+    for mine, theirs in zip(copies, rng, strict=True):
+        mine.set_state(theirs.get_state())
+    other.restore({key: value.clone() for key, value in one.state().items()})
+    for progress in (0.02, 0.5):
+        assert torch.equal(call(other, progress, copies), call(one, progress, rng))
+
+
 # What each says of itself
 
 MAKE = {

@@ -11,7 +11,7 @@ is the honest mean of the squared residual; it is there to be read.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -164,6 +164,17 @@ class Distiller(nn.Module, ABC):
             x_0: what is optimised, without a graph.
             progress: how much of the optimisation is over, in [0, 1].
             rng: a generator a row; None for the loss's own.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What the loss keeps from call to call, by name, so that a run can be put away."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, for a loss that was made alike.
+
+        Args:
+            state: tensors by name.
         """
 
     def guided(self, x_t: State, level: NoiseLevel, *, scale: float | None = None) -> Prediction:

@@ -8,9 +8,9 @@ SDS's own residual. Gradient descent with rates |dr| follows the flow of a seed,
 another seed is another image. The SDE of the same marginals renews a share gamma of the noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
 from sdstoolkit.distill._memory import Memory
@@ -93,6 +93,14 @@ class CFD(Distiller):
             new = super().noise(x_0, rng)
             kept = (1 - self.gamma) ** 0.5 * kept + self.gamma**0.5 * new
         return self._noise.keep(rng, kept)
+
+    def state(self) -> dict[str, Tensor]:
+        """What is kept from call to call."""
+        return self._noise.state("noise")
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from it."""
+        self._noise.restore(state, "noise")
 
     def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
         """The error of the predicted noise, eps_hat - eps."""

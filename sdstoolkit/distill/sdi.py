@@ -9,7 +9,10 @@ DDIM to rounding. Where x_0 comes from a canvas that cannot follow exactly, kapp
 inverting x_0 to t, with guidance the other way as in the paper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from sdstoolkit._typing import State
 from sdstoolkit.distill._inversion import check_stride, invert
@@ -112,6 +115,17 @@ class SDI(Distiller):
             self._made_at = self.progress
         self._x_0_hat = target
         return (x_0 - target) / level.ratio
+
+    def state(self) -> dict[str, Tensor]:
+        """The last prediction, the target, and when that was made."""
+        made = {"made_at": torch.tensor(self._made_at, dtype=torch.float64)}
+        return made | self._noise.state("noise") | self._target.state("target")
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from it."""
+        self._made_at = float(state["made_at"])
+        self._noise.restore(state, "noise")
+        self._target.restore(state, "target")
 
     def _lasts(self) -> bool:
         """Whether the last target still counts: a later call of the same part of the run."""

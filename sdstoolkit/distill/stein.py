@@ -9,7 +9,7 @@ noise as it comes, and u* = Cov(eps_hat, b) / Var(b), b the bracket, has the lea
 lies below 1 where the noise is small, and there SDS's own choice harms.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -89,6 +89,14 @@ class Stein(Distiller):
         )
         self.baseline, self.strength, self.decay = baseline, strength, decay
         self._moments = Memory()
+
+    def state(self) -> dict[str, Tensor]:
+        """What is kept from call to call."""
+        return self._moments.state("moments")
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from it."""
+        self._moments.restore(state, "moments")
 
     def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
         """eps_hat - u (eps phi - sigma grad phi)."""

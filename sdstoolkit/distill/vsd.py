@@ -8,10 +8,10 @@ the particles' law q, so that it vanishes, for every noise drawn, where q = p: t
 fixed point, not its mode. One particle and an exact phi, which then knows eps, is SDS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
 from sdstoolkit.distill._adapter import low_rank
@@ -106,6 +106,38 @@ class VSD(Distiller):
     def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
         """The guided prediction minus that of the particles' network; eps takes no part in it."""
         return self.guided(x_t, level).eps - self.fake(x_t, level, self.condition).eps
+
+    def state(self) -> dict[str, Tensor]:
+        """The particles' network as it is trained, its optimiser, and what `fit` draws from."""
+        if self._adam is None:
+            return {}
+        trained = self._adam.param_groups[0]["params"]
+        state = {f"parameter.{k}": p.detach() for k, p in enumerate(trained)}
+        for k, entries in self._adam.state_dict()["state"].items():
+            state |= {f"adam.{k}.{name}": value for name, value in entries.items()}
+        if self._draws:
+            state["draws"] = torch.stack([draw.get_state() for draw in self._draws])
+        return state
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from it."""
+        if self._adam is None:
+            return
+        for k, p in enumerate(self._adam.param_groups[0]["params"]):
+            p.copy_(state[f"parameter.{k}"])
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            kind, _, rest = name.partition(".")
+            if kind == "adam":
+                at, _, entry = rest.partition(".")
+                entries.setdefault(int(at), {})[entry] = value.clone()
+        groups = self._adam.state_dict()["param_groups"]
+        self._adam.load_state_dict({"state": entries, "param_groups": groups})
+        drawn = state.get("draws", torch.empty(0))
+        self._draws = generators(range(self.seed, self.seed + len(drawn)), "fit")
+        for draw, kept in zip(self._draws, drawn, strict=True):
+            draw.set_state(kept.clone())
 
     def fit(
         self, x_0: State, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
