@@ -64,7 +64,7 @@ def run(options: Options) -> int:
     from sdstoolkit import runs
 
     if options.density:
-        from sdstoolkit.pipelines._points import drawing  # type: ignore[import-not-found]
+        from sdstoolkit.pipelines._points import drawing
 
         return runs.run(options, drawing(annealed), command="langevin")
     return runs.run(options, make, command="langevin")

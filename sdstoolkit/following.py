@@ -117,7 +117,7 @@ class Following:
 
     def checkpoint(self) -> None:
         """Write one, if what is followed can be put back."""
-        if not isinstance(self.steps, Optimization) or not self.steps.resumable:
+        if not isinstance(self.steps, Optimization):
             return
         state = {f"state.{name}": tensor for name, tensor in self.steps.state().items()}
         state["curve"] = torch.tensor(self.curve, dtype=torch.float64)

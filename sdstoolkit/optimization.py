@@ -171,8 +171,7 @@ class Optimization(Iterator[Step]):
 
     `optimize` makes it. What goes on from a state ends with the same bits as what was never
     interrupted, in the same batch and with the same number of threads. A loss that keeps something
-    from step to step has `state` and `restore` of its own, which are called here; where it has
-    not, the run is not `resumable`.
+    from step to step has `state` and `restore` of its own, which are called here.
     """
 
     def __init__(
@@ -228,12 +227,6 @@ class Optimization(Iterator[Step]):
             self._frozen = rows.stopped(self._seeds)
         values, t = _said(views, value.detach(), canvas.n)
         return Step(index, self._steps, values, t, rows.alive, self._frozen, canvas)
-
-    @property
-    def resumable(self) -> bool:
-        """Whether `state` is all there is: no loss keeps something that it cannot tell."""
-        losses = [view.loss for view in self._views]
-        return all(hasattr(loss, "state") or not getattr(loss, "keeps", False) for loss in losses)
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, by name; between two steps."""

@@ -61,8 +61,6 @@ class Distiller(nn.Module, ABC):
     Attributes:
         card: what the method costs, where it comes from and what it is bad at.
         betas: of Adam, that suit the method.
-        keeps: whether it remembers something from step to step, so that a run with it starts again
-            where another would go on from a checkpoint.
         couples: whether rows are particles of one law, so that a row depends on the others.
         progress, rng: of the present call, for a `residual` that wants them.
 
@@ -84,7 +82,6 @@ class Distiller(nn.Module, ABC):
     """
 
     card: ClassVar[Card]
-    keeps: bool = False
     couples: ClassVar[bool] = False
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
 

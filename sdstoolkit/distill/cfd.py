@@ -47,7 +47,6 @@ class CFD(Distiller):
         ValueError: `gamma` is not in [0, 1], or as `Distiller`.
     """
 
-    keeps = True
     card = Card(
         rows=2,
         paper="Yan et al., 2025",

@@ -6,7 +6,7 @@ The noises whose posterior means a reward likes count more. With a constant rewa
 sum to one it is the mean of as many SDS gradients.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,7 +145,6 @@ class RewardSDS(Distiller):
             limits=limits,
         )
         self.reward, self.noises, self.choose, self.inner = reward, noises, choose, inner
-        self.keeps = inner is not None and inner.keeps
         codec = model.codec if isinstance(model, Prior) else None
         self.__dict__["codec"] = codec  # past nn.Module: its weights are no part of a loss
 
@@ -173,6 +172,15 @@ class RewardSDS(Distiller):
         """What the inner loss fits."""
         if self.inner is not None:
             self.inner.fit(x_0, progress=progress, rng=rng)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the inner loss keeps."""
+        return {} if self.inner is None else self.inner.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Hand the inner loss what it kept."""
+        if self.inner is not None:
+            self.inner.restore(state)
 
     def _worth(self, x_0_hat: Tensor) -> Tensor:
         image = x_0_hat if self.codec is None else self.codec.decode(x_0_hat).clamp(0, 1)

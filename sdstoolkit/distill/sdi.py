@@ -57,7 +57,6 @@ class SDI(Distiller):
         ValueError: a number is out of range, or as `Distiller`.
     """
 
-    keeps = True
     card = Card(
         rows=(0, 22),
         paper="Lukoianov et al., 2024",

@@ -52,7 +52,6 @@ class Stein(Distiller):
         ValueError: `decay` is not in [0, 1), or as `Distiller`.
     """
 
-    keeps = True
     card = Card(
         rows=2,
         paper="Wang et al., 2024",

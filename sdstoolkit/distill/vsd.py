@@ -57,7 +57,6 @@ class VSD(Distiller):
             range, or as `Distiller`.
     """
 
-    keeps = True
     card = Card(
         rows=3,
         passes=1,
