@@ -1,7 +1,7 @@
 """Restore an image: fill a hole, take out a blur, enlarge, colour; with a pretrained model.
 
-  sds restore holed.png --operator inpaint --mask hole.png --model FOLDER --out filled
-  sds restore small.png --operator downsample --factor 4 --method mmps --model FOLDER --out large
+  sds restore holed.png --operator inpaint --mask hole.png --out filled
+  sds restore small.png --operator downsample --factor 4 --method mmps --out large
 
 IMAGE is what was measured; the prior says what is likely. A mask is white where to fill. The
 methods want a model of pixels, but for dps, which also takes a latent one. The folder then holds
@@ -32,8 +32,8 @@ class Options:
     """What was measured: with a hole, blurred, small, or grey."""
     operator: Literal["inpaint", "blur", "downsample", "grey"]
     """What happened to it."""
-    model: str
-    """A diffusers folder, OWNER/NAME on the Hugging Face hub, or shapes with --method dps."""
+    model: str = "shapes-pixel"
+    """A bundled model, a diffusers folder, or OWNER/NAME on the hub; shapes with dps alone."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder to write: a new or an empty one, or one to resume."""
     mask: str = ""

@@ -941,7 +941,7 @@ def test_the_page_on_choosing_has_the_present_table():
     from pathlib import Path
 
     page = (Path(__file__).parents[1] / "docs" / "choosing.md").read_text(encoding="utf-8")
-    assert table() in page, "run: python benchmarks/choosing.py"
+    assert table() in page, "run: python benchmarks/tables.py"
 
 
 @pytest.mark.parametrize("name", MAKE)

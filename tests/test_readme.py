@@ -1,5 +1,6 @@
 """The README does what it says: its Python runs as it stands, its commands and links exist."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def test_every_command_can_be_read(monkeypatch):
         if "--help" not in words["argv"]:
             options = cli._plugins.find(cli.VERBS, words["verb"]).Options
             assert isinstance(cli._parse(options, words["argv"], "sds"), options)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/choosing.md"])
+def test_the_tables_are_those_of_the_code(name):
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text.count("<!-- begin: ") == len(tables.PAGES[name])
+    assert tables.filled(text, tables.PAGES[name]) == text, "run: python benchmarks/tables.py"
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/design.md", "CHANGELOG.md"])

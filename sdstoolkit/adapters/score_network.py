@@ -12,6 +12,8 @@ from sdstoolkit.prior import Prior
 from sdstoolkit.toy.score_network import NETWORKS, open_score
 
 PIPELINES = tuple(NETWORKS)
+TAKES = "nothing"
+EXAMPLES: tuple[str, ...] = ()
 
 
 def open_checkpoint(checkpoint: Checkpoint) -> Prior:

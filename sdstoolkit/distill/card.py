@@ -1,6 +1,6 @@
 """What a distillation loss says of itself: cost, source, a scale to begin with, weaknesses.
 
-`python benchmarks/choosing.py` writes the table of docs/choosing.md anew.
+`python benchmarks/tables.py` writes the table of docs/choosing.md anew.
 """
 
 from dataclasses import dataclass
