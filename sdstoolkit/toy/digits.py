@@ -68,7 +68,7 @@ class Reader:
 
     def __init__(self, learnt: Digits) -> None:
         network = _sklearn("neural_network").MLPClassifier
-        self._model = network((64,), alpha=0.1, max_iter=400, random_state=7)
+        self._model = network((128,), alpha=0.01, max_iter=400, random_state=7)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it could be fitted for longer
             self._model.fit(learnt.images.flatten(1).numpy(), learnt.labels.numpy())
