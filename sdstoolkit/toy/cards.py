@@ -78,8 +78,8 @@ tested on.
 
 {_training(histories)}
 
-**Quality.** `python benchmarks/scores.py` measures what it gains over noise at each level; what it
-said is in docs/benchmarks/scores.md of the project.
+**Quality.** `python benchmarks/shapes_pixel.py` measures what it gains over noise at each level;
+what it said is in docs/benchmarks/shapes_pixel.md of the project.
 
 **Not for** anything but tests, demonstrations and teaching: it knows nothing of the world.
 """
