@@ -51,6 +51,7 @@ def ask(k: int, steps: int) -> dict[str, Any]:
     prompt = f"a {colour} {shape} on a {ground} background"
     fields = {"prompt": prompt, "negative": "", "loss": "sds", "canvas": "pixels", "lr": 0}
     more = {"steps": steps, "scale": 10 + k, "seeds": str(k), "model": "shapes"}
+    more |= {"source": None, "shows": ""}
     return fields | more | {"api_name": "/optimize"}
 
 
@@ -136,8 +137,9 @@ class Hostile:
 
     def fields(self, k: int) -> str:
         bad = self.die.choice(["NaN", "Infinity", "-1e308", '"x"', "[]", "{}", '"\\u0000"'])
-        values = ['"a red heart"', '""', '"sds"', '"pixels"', "5", "30", "0", '"0"', '"shapes"']
-        values[self.die.choice([2, 3, 4, 5, 7, 8])] = bad
+        values = ['"a red heart"', '""', '"sds"', '"pixels"', "5", "30", "0", '"0"']
+        values += ["null", '""', '"shapes"']
+        values[self.die.choice([2, 3, 4, 5, 7, 10])] = bad
         return self.call("optimize", f'{{"data": [{", ".join(values)}]}}')
 
     def shape(self, k: int) -> str:
@@ -160,7 +162,7 @@ class Hostile:
         sent = httpx.post(f"{self.url}/upload", files={"files": ("a.png", data)}, timeout=60)
         path = "/etc/passwd" if kind == 5 else sent.json()[0]
         file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
-        words = ["a red heart", "a blue heart", "prompt_swap", 0.8, 2, 3, 0, False, "shapes"]
+        words = ["a red heart", "a blue heart", "", "prompt_swap", 0.8, 2, 3, 0, False, "shapes"]
         return self.call("edit", json.dumps({"data": [file, False, None, *words]}))
 
     def call(self, name: str, body: str) -> str:

@@ -1,6 +1,6 @@
-"""A model that looks up after every evaluation, so that a walk shows its progress and can stop."""
+"""To look at a walk now and then, and to end one at its next network evaluation."""
 
-from collections.abc import Callable
+import time
 
 import torch
 from torch import Tensor
@@ -10,11 +10,31 @@ from sdstoolkit.demos._site import Run
 from sdstoolkit.noise import NoiseLevel
 from sdstoolkit.score import ScoreModel
 
-__all__ = ["Stopped", "Watching"]
+__all__ = ["Looks", "Stopped", "Watching"]
+
+EVERY = 0.25  # seconds between two looks, at least
 
 
 class Stopped(ValueError):
     """A run was asked to end before there was something to keep."""
+
+
+class Looks:
+    """When to show something: now and then, and so that it takes a third of the time at most."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+        self._now = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time; if so the look is taken to begin now."""
+        self._now = time.perf_counter()
+        return self._now >= self._due
+
+    def over(self) -> None:
+        """What was shown has been seen."""
+        end = time.perf_counter()
+        self._due = end + max(EVERY, 2 * (end - self._now))
 
 
 class Watching(ScoreModel):
@@ -23,12 +43,11 @@ class Watching(ScoreModel):
     Args:
         model: The model.
         run: Whose walk it is.
-        tell: Told after every evaluation how many there were.
     """
 
-    def __init__(self, model: ScoreModel, run: Run, tell: Callable[[int], None]) -> None:
+    def __init__(self, model: ScoreModel, run: Run) -> None:
         super().__init__()
-        self.model, self.run, self.tell, self.calls = model, run, tell, 0
+        self.model, self.run, self.calls = model, run, 0
         self.schedule = model.schedule
         self.parameterization = model.parameterization
         self.shape = model.shape
@@ -42,7 +61,6 @@ class Watching(ScoreModel):
         if self.run.halt.is_set():
             raise Stopped("stopped before there was a result")
         self.calls += 1
-        self.tell(self.calls)
         return self.model.output(x_t, level, condition)
 
     def describe(self) -> dict[str, object]:

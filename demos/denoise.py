@@ -8,21 +8,21 @@ from typing import Any
 
 import gradio as gr
 import torch
-from torch import Tensor
 
 from sdstoolkit import images, jobs, tweedie
 from sdstoolkit.adapters import names
 from sdstoolkit.demos import _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
-from sdstoolkit.demos._site import DEVICE, Site, pack
-from sdstoolkit.demos.edit import EXAMPLES, example
+from sdstoolkit.demos._paint import drawn, upload
+from sdstoolkit.demos._site import DEVICE, Run, Site, pack
+from sdstoolkit.pictures import psnr
 from sdstoolkit.rng import generators, normal
 
 TITLE, PLACE = "Denoise", 3
 TAB = "denoise"
 
 
-def run_denoise(site: Site, run: Any, values: tuple[Any, ...]) -> tuple[Any, ...]:
+def run_denoise(site: Site, run: Run, values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Read, add noise if asked to, denoise, measure."""
     path, fit, added, sigma, prompt, seed, model = values
     added = float(number("the noise to add", added, 0, 1))
@@ -40,7 +40,8 @@ def run_denoise(site: Site, run: Any, values: tuple[Any, ...]) -> tuple[Any, ...
     facts = f"sigma {'estimated as ' if sigma is None else ''}{float(found.sigma):.4f}"
     facts += f" · t {float(found.t):.3f} · one evaluation"
     if added:
-        facts += f" · {_psnr(noisy, image):.1f} dB before, {_psnr(clean, image):.1f} dB after"
+        facts += f" · {float(psnr(noisy, image)):.1f} dB before"
+        facts += f", {float(psnr(clean, image)):.1f} dB after"
     options = dict(model=model, sigma=sigma, added=added, seed=seed, prompt=prompt)
     job = jobs.Job(run.folder / "result", command="demo denoise", options=options, seeds=(seed,))
     with job:
@@ -52,25 +53,14 @@ def run_denoise(site: Site, run: Any, values: tuple[Any, ...]) -> tuple[Any, ...
     return pair, pair[1], pack(run, "denoise"), facts
 
 
-def _psnr(a: Tensor, b: Tensor) -> float:
-    return float(-10 * (a - b).square().mean().log10())
-
-
 def build(site: Site) -> None:
     """The tab."""
     pixel = [name for name in names() if "pixel" in name]
-    folder = site.folder / "denoise"
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for *scene, _ in EXAMPLES:
-        picture, _ = example(*scene)
-        drawn.append([str(images.write_image(folder / f"{'-'.join(scene)}.png", picture)), 0.2])
+    found = drawn(site.folder / "denoise")
+    rows = [[path, 0.2] for path, _, _ in found]
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            upload = gr.Image(
-                label="Image", type="filepath", image_mode=None, format="png", height=240,
-                sources=["upload", "clipboard"], elem_classes="pixelated",
-            )  # fmt: skip
+            image = upload("noisy")
             fit = gr.Checkbox(True, label="Crop and resize", info="Else another size is refused.")
             with gr.Row():
                 added = gr.Slider(0, 1, 0.2, step=0.01, label="Noise to add first")
@@ -87,8 +77,8 @@ def build(site: Site) -> None:
                     info="Noise of pixels is not Gaussian in the space of a latent model.",
                 )  # fmt: skip
             gr.Examples(
-                drawn, [upload, added], cache_examples=False, label="Examples",
-                api_visibility="private",
+                rows, [image, added], example_labels=[name for _, _, name in found],
+                cache_examples=False, label="Examples", api_visibility="private",
             )  # fmt: skip
         with gr.Column(scale=5, min_width=300):
             pair = gr.ImageSlider(
@@ -111,7 +101,7 @@ def build(site: Site) -> None:
             yield run_denoise(site, mine, values)
 
     run.click(
-        spoken(started), [upload, fit, added, sigma, prompt, seed, model],
+        spoken(started), [image, fit, added, sigma, prompt, seed, model],
         [pair, after, packed, status], api_name="denoise", concurrency_limit=site.jobs,
         concurrency_id=DEVICE,
     )  # fmt: skip

@@ -1,123 +1,115 @@
 """Edit: an image under one prompt becomes an image under another, in a mask if one is painted.
 
-The methods are those of `sdstoolkit.edit`. What the report says is measured on the inversion of
-the image along the probability flow, at guidance scale 1.
+The methods are those of `sdstoolkit.edit`, watched on their way. What the report says is measured
+on the inversion of the image along the probability flow, at guidance scale 1.
 """
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import fields as fields_of
 from typing import Any
 
 import gradio as gr
 import torch
 from torch import Tensor
 
-from sdstoolkit import ClassifierFree, ProbabilityFlow, _plugins, images, jobs
+from sdstoolkit import ProbabilityFlow, _plugins, images, jobs
 from sdstoolkit.cli import plugin
-from sdstoolkit.condition import Condition
 from sdstoolkit.demos import _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
-from sdstoolkit.demos._site import DEVICE, Site, pack
-from sdstoolkit.demos._watch import Watching
-from sdstoolkit.edit import Edit, composite
+from sdstoolkit.demos._paint import drawn, editor, painted, upload
+from sdstoolkit.demos._site import DEVICE, Run, Site, pack
+from sdstoolkit.demos._watch import Looks, Stopped, Watching
+from sdstoolkit.edit import Edit, EditStep, blend, shrink
 from sdstoolkit.prior import Prior
-from sdstoolkit.score import ScoreModel
-from sdstoolkit.toy import data
 
 TITLE, PLACE = "Edit", 2
 TAB = "edit"
-SHOWN = 512  # pixels of the mask's side on the page
-BRUSH = "#12b5cb"
-MOST_STEPS = 200
-EXAMPLES = (  # shape, colour, background; what it shall be
-    ("heart", "red", "white", "a blue heart on a white background"),
-    ("star", "yellow", "blue", "a red star on a blue background"),
-    ("circle", "green", "black", "an orange circle on a black background"),
+FIRST = "prompt_swap"
+MOST_STEPS = 500
+WANTED = (  # of the drawings in `_paint.SCENES`
+    "a blue heart on a white background",
+    "a red star on a blue background",
+    "an orange circle on a black background",
 )
 
 
-def editor(name: str, model: ScoreModel, null: Condition, scale: float, **options: Any) -> Edit:
-    """A method by name, with those of the options that it takes."""
-    kind = plugin("sdstoolkit.edit", name, Edit)
-    taken = inspect.signature(kind).parameters
-    guided = ClassifierFree(model, null, scale=scale)
-    options |= {"guided": guided, "null": null, "scale": scale}
-    given = {key: value for key, value in options.items() if key in taken}
-    guides_itself = "guided" in taken or "scale" in taken
-    return kind(model if guides_itself else guided, **given)
+def kind_of(name: object) -> Any:
+    """A method's class by name.
+
+    Raises:
+        ValueError: There is no such method.
+    """
+    return plugin("sdstoolkit.edit", str(name), Edit)
 
 
-def painted(value: Any, size: tuple[int, int]) -> Tensor | None:
-    """What was painted, as shares in [0, 1], [1, 1, h, w]; None where nothing was."""
-    layers = (value or {}).get("layers") or []
-    alpha = None
-    for layer in layers:
-        drawn = torch.frombuffer(bytearray(layer.getchannel("A").tobytes()), dtype=torch.uint8)
-        seen = (drawn.reshape(1, 1, layer.height, layer.width) > 127).float()
-        alpha = seen if alpha is None else torch.maximum(alpha, seen)
-    if alpha is None or not alpha.any():
-        return None
-    return torch.nn.functional.interpolate(alpha, size, mode="area")
+def own(name: object) -> dict[str, Any]:
+    """Those of steps and strength that a method takes, with its defaults."""
+    taken = inspect.signature(kind_of(name)).parameters
+    return {key: taken[key].default for key in ("steps", "strength") if key in taken}
 
 
-def example(shape: str, colour: str, background: str) -> tuple[Tensor, str]:
-    """A drawing of one large object in the middle, and its caption."""
-    rng = torch.Generator().manual_seed(0)
-    scenes = data.draw_scenes(1, rng, pairs=0.0, degraded=0.0)
-    places = {"shape": data.SHAPES, "colour": data.COLOUR_NAMES, "background": data.COLOUR_NAMES}
-    wanted = {"shape": shape, "colour": colour, "background": background}
-    parts = {f.name: getattr(scenes, f.name).clone() for f in fields_of(data.Scenes)}
-    for key, names in places.items():
-        parts[key][...] = names.index(wanted[key])
-    parts["centre"][...], parts["radius"][...] = 32.0, 20.0
-    parts["size"][...] = data.SIZES.index("large")
-    caption = f"a {colour} {shape} on a {background} background"
-    return data.render(data.Scenes(**parts), rng), caption
-
-
-def run_edit(
-    site: Site, run: Any, values: tuple[Any, ...], progress: gr.Progress
-) -> Iterator[Any]:
-    """Read, edit, show; then invert and report."""
-    path, fit, mask_of, source, target, method, *numbers, reports, model = values
+def run_edit(site: Site, run: Run, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Read, edit step by step, show; then invert and report."""
+    path, fit, mask_of, source, target, negative, method, *numbers, reports, model = values
     strength, steps, scale, seed = numbers
     seed = int(number("the seed", seed, 0, 2**32 - 1, whole=True))
     steps = int(number("steps", steps, 1, MOST_STEPS, whole=True))
     strength = float(number("strength", strength, 0.01, 1))
     scale = float(number("the guidance scale", scale, -100, 100))
-    source, target = text("the source prompt", source), text("the target prompt", target)
+    source, target = text("what it shows", source), text("what it shall show", target)
+    negative, given = text("the negative prompt", negative), dict(steps=steps, strength=strength)
     prior = site.prior(model)
     image = read_upload(path, prior.size, fit=bool(fit)).to(prior.device)
     mask = painted(mask_of, prior.size)
-    old, new = (prior.condition(p or None) for p in (source, target))
-    score = Watching(prior.score, run, lambda n: progress((n, None), desc="editing", unit="calls"))
-    kind = editor(method, score, prior.condition(None), scale, strength=strength, steps=steps)
+    mask = None if mask is None else mask.to(image)
+    small = None if mask is None else shrink(mask, prior.codec.multiple)
+    old, new = prior.condition(source or None), prior.condition(target or None)
+    null = prior.condition(negative or None) if target else None
+    score = Watching(prior.score, run)
+    taken = {key: given[key] for key in own(method)}
+    editing = kind_of(method).build(score, null, scale=scale, options=taken)
     with torch.no_grad():
         x_0 = prior.codec.encode(image)
-        edited = kind(x_0, old, new, seed=seed).to(x_0.dtype)
-        shown = (
-            prior.codec.decode(edited)
-            if mask is None
-            else composite(prior.codec, edited, mask.to(image), background=image, kept=x_0)
-        )
-    pair = (_pictures.picture(image), _pictures.picture(shown.clamp(0, 1)))
-    facts = f"**{method}** · {score.calls} evaluations"
+
+    def shown(step: EditStep) -> Tensor:
+        with torch.no_grad():
+            made = prior.codec.decode(step.x_0).float().clamp(0, 1)
+        return made if mask is None else blend(made, image, mask)
+
+    facts, looks = f"**{method}**", Looks()
     facts += "" if mask is None else f" · {100 * float((mask > 0).float().mean()):.0f} % editable"
+    for step in editing.steps(x_0, old, new, mask=small, seed=seed):
+        if step.index == 1 or (step.index < step.steps and looks.due()):
+            seen = _pictures.picture(shown(step))
+            yield gr.skip(), seen, None, f"{facts} · step {step.index} of {step.steps}", ""
+            looks.over()
+    if not (made := shown(step)).isfinite().all():
+        raise ValueError("the edit is not finite: take more steps, or a lower guidance scale")
+    pair = (_pictures.picture(image), _pictures.picture(made))
+    facts += f" · {score.calls} evaluations"
     yield pair, pair[1], None, f"{facts} · " + ("measuring ..." if reports else "done"), ""
-    said = ""
-    if reports:
-        flow = ProbabilityFlow(score, steps=steps)
-        inverted = flow.invert(x_0, old)
-        said = str(flow.report(inverted, codec=prior.codec, image=image, iterations=0))
-    options = dict(model=model, source=source, target=target, method=method, strength=strength)
-    options |= dict(steps=steps, scale=scale, seed=seed, masked=mask is not None)
-    zipped = keep(run, prior, options, image, shown, mask, said)
+    said = _report(prior, score, steps, x_0, old, image) if reports else ""
+    options = dict(model=model, source=source, target=target, negative=negative, method=method)
+    options |= taken | dict(scale=scale, seed=seed, masked=mask is not None)
+    zipped = keep(run, prior, options, image, made, mask, said)
     yield gr.skip(), gr.skip(), zipped, f"{facts} · done", said  # equal images share a file
 
 
+def _report(
+    prior: Prior, score: Watching, steps: int, x_0: Tensor, old: Any, image: Tensor
+) -> str:
+    """What the inversion says of itself; the edit outlives one that is stopped."""
+    flow = ProbabilityFlow(score, steps=steps)
+    try:
+        with torch.no_grad():
+            inverted = flow.invert(x_0, old)
+            return str(flow.report(inverted, codec=prior.codec, image=image, iterations=0))
+    except Stopped:
+        return ""
+
+
 def keep(
-    run: Any, prior: Prior, options: dict[str, Any], image: Tensor, shown: Tensor,
+    run: Run, prior: Prior, options: dict[str, Any], image: Tensor, shown: Tensor,
     mask: Tensor | None, said: str,
 ) -> str:  # fmt: skip
     """The folder of the edit, packed."""
@@ -125,7 +117,7 @@ def keep(
     job = jobs.Job(run.folder / "result", command="demo edit", options=options, seeds=(seed,))
     with job:
         job.note(model=prior.score.describe())
-        job.keep(seed, shown.float().cpu(), state="done", steps=options["steps"])
+        job.keep(seed, shown.float().cpu(), state="done", steps=options.get("steps", 1))
         others = {"source.png": image} | ({} if mask is None else {"mask.png": mask})
         for name, picture in others.items():
             with job.file(name) as draft:
@@ -138,44 +130,29 @@ def keep(
 
 def build(site: Site) -> None:
     """The tab."""
-    drawn = []
-    folder = site.folder / "examples"
-    folder.mkdir(parents=True, exist_ok=True)
-    for *scene, wanted in EXAMPLES:
-        picture, caption = example(*scene)
-        path = images.write_image(folder / f"{'-'.join(scene)}.png", picture)
-        drawn.append([str(path), caption, wanted])
+    found = drawn(site.folder / "examples")
+    rows = [[*given[:2], wanted] for given, wanted in zip(found, WANTED, strict=True)]
+    labels = [f"{given[2]}: {wanted}" for given, wanted in zip(found, WANTED, strict=True)]
+    first = own(FIRST)
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            upload = gr.Image(
-                label="Image", type="filepath", image_mode=None, format="png", height=240,
-                sources=["upload", "clipboard"], elem_id="upload", elem_classes="pixelated",
-            )  # fmt: skip
+            image = upload("upload")
             fit = gr.Checkbox(False, label="Crop and resize", info="Else another size is refused.")
             source = gr.Textbox(label="What it shows", elem_id="source")
             target = gr.Textbox(label="What it shall show", elem_id="target")
             with gr.Row():
                 run = gr.Button("Edit", variant="primary", elem_id="edit", min_width=90)
                 stop = gr.Button("Stop", variant="stop", min_width=80)
-            about = "Mask: paint where to edit; unpainted, everything is"
-            with gr.Accordion(about, open=False, elem_id="mask-box"):
-                mask = gr.ImageEditor(
-                    label="Mask", type="pil", format="png",
-                    sources=(), transforms=(), layers=False, canvas_size=(SHOWN, SHOWN),
-                    fixed_canvas=True, height=420, elem_id="mask", buttons=[],
-                    brush=gr.Brush(
-                        default_size=48, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"
-                    ),
-                )  # fmt: skip
             with gr.Row():
                 method = gr.Dropdown(
-                    _plugins.names("sdstoolkit.edit"), value="prompt_swap", label="Method"
+                    _plugins.names("sdstoolkit.edit"), value=FIRST, label="Method"
                 )
-                strength = gr.Slider(0.05, 1, 0.8, step=0.01, label="Strength")
+                strength = gr.Slider(0.05, 1, first["strength"], step=0.01, label="Strength")
             with gr.Accordion("More", open=False):
                 with gr.Row():
-                    steps = gr.Slider(1, MOST_STEPS, 50, step=1, label="Steps")
+                    steps = gr.Slider(1, MOST_STEPS, first["steps"], step=1, label="Steps")
                     scale = gr.Slider(0, 20, 3, step=0.1, label="Guidance scale")
+                negative = gr.Textbox(label="Negative prompt", info="What to steer away from.")
                 with gr.Row():
                     seed = gr.Number(0, label="Seed", precision=0)
                     reports = gr.Checkbox(True, label="Report on the inversion")
@@ -183,9 +160,12 @@ def build(site: Site) -> None:
                     list(site.models), value=site.models[0], label="Model",
                     allow_custom_value=site.free,
                 )  # fmt: skip
+            about = "Mask: paint where to edit; unpainted, everything is"
+            with gr.Accordion(about, open=False, elem_id="mask-box"):
+                mask = editor(site, "mask", image, fit, model)
             gr.Examples(
-                drawn, [upload, source, target], cache_examples=False, label="Examples",
-                api_visibility="private",
+                rows, [image, source, target], example_labels=labels, cache_examples=False,
+                label="Examples", api_visibility="private", elem_id="edit-examples",
             )  # fmt: skip
         with gr.Column(scale=5, min_width=300):
             pair = gr.ImageSlider(
@@ -196,42 +176,44 @@ def build(site: Site) -> None:
                 label="After", format="png", interactive=False, height=220, elem_id="after",
                 elem_classes="pixelated", buttons=["download", "fullscreen"],
             )  # fmt: skip
-            status = gr.Markdown("Upload an image, or take an example.", elem_classes="said")
+            status = gr.Markdown(
+                "Upload an image, or take an example.", elem_classes="said", elem_id="edit-status"
+            )
             said = gr.Textbox(
                 label="What the inversion says of itself", lines=8, interactive=False,
                 elem_classes="report", elem_id="report",
             )  # fmt: skip
             packed = gr.DownloadButton("Download the results", size="md")
 
-    def ground(path: Any, fitted: Any, name: Any) -> Any:
-        """The uploaded image as what is painted on, enlarged."""
-        if path is None:
-            return None
-        image = read_upload(path, site.prior(name).size, fit=bool(fitted))
-        return _pictures.picture(image).resize((SHOWN, SHOWN), 0).convert("RGBA")
+    def chose(method: Any) -> Any:
+        """The sliders at the method's own defaults."""
+        mine = own(method)
+        strong = gr.Slider(interactive="strength" in mine)
+        if "strength" in mine:
+            strong = gr.Slider(mine["strength"], interactive=True)
+        return mine.get("steps", gr.skip()), strong
 
-    fields = [upload, fit, mask, source, target, method, strength]
+    fields = [image, fit, mask, source, target, negative, method, strength]
     fields += [steps, scale, seed, reports, model]
 
     def started(
-        image: Any, fit: Any, mask: Any, source: Any, target: Any, method: Any, strength: Any,
-        steps: Any, scale: Any, seed: Any, report: Any, model: Any,
-        request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008
+        image: Any, fit: Any, mask: Any, source: Any, target: Any, negative: Any, method: Any,
+        strength: Any, steps: Any, scale: Any, seed: Any, report: Any, model: Any,
+        request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
-        values = (image, fit, mask, source, target, method, strength, steps, scale, seed, report)
+        values = (image, fit, mask, source, target, negative, method, strength, steps, scale)
         with site.runs.working(request, TAB) as mine:
-            yield from run_edit(site, mine, (*values, model), progress)
+            yield from run_edit(site, mine, (*values, seed, report, model))
 
     def stopped(request: gr.Request) -> None:
         if not site.runs.halt(request, TAB, final=True):
             raise ValueError("nothing is running here")
 
-    gr.on(
-        [upload.change, fit.change], spoken(ground), [upload, fit, model], mask,
-        api_visibility="private", show_progress="hidden", queue=False,
-    )  # fmt: skip
+    method.change(
+        spoken(chose), method, [steps, strength], api_visibility="private", queue=False
+    )
     run.click(
         spoken(started), fields, [pair, after, packed, status, said], api_name="edit",
-        concurrency_limit=site.jobs, concurrency_id=DEVICE,
+        show_progress="minimal", concurrency_limit=site.jobs, concurrency_id=DEVICE,
     )  # fmt: skip
     stop.click(spoken(stopped), None, None, api_name="stop_edit", queue=False)

@@ -6,27 +6,28 @@ optimize`: the command goes on from it, with more seeds for example.
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdstoolkit import Canvas, Distiller, _plugins, images, jobs, optimize
+from sdstoolkit.choices import EDITING, chosen, make_canvas, make_loss
 from sdstoolkit.cli import plugin
 from sdstoolkit.demos import _pictures
-from sdstoolkit.demos._guard import number, spoken, text
+from sdstoolkit.demos._guard import number, read_upload, spoken, text
 from sdstoolkit.demos._site import DEVICE, Run, Site, pack
-from sdstoolkit.optimization import Loss
-from sdstoolkit.pipelines.optimize import EXECUTION, Options
+from sdstoolkit.demos._watch import Looks
+from sdstoolkit.pipelines.optimize import Options
 from sdstoolkit.prior import Prior
 from sdstoolkit.rng import generators, normal
 
 TITLE, PLACE = "Optimise", 1
 TAB = "optimize"
 MOST_STEPS, MOST_IMAGES = 2000, 4
-LOOK = 0.25  # seconds between two pictures
+ASK_MORE = ("reward",)  # losses that need what the page does not ask for
 DEFAULT = Options(prompt="", out="")
 EXAMPLES = (
     "a red heart on a white background",
@@ -37,24 +38,21 @@ EXAMPLES = (
 
 
 class Watched:
-    """A loss that remembers its gradient by x_0."""
+    """The gradient by x_0 of a loss's last call.
 
-    def __init__(self, loss: Loss) -> None:
-        self.loss: Any = loss
+    Args:
+        loss: The loss; it is used as it is.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
         self.gradient: Tensor | None = None
         self._hook: Any = None
+        loss.register_forward_pre_hook(self._look)
 
-    def __call__(self, x_0: Tensor, *, progress: float = 0.0, rng: Any = None) -> Tensor:
-        """The loss."""
+    def _look(self, loss: nn.Module, given: tuple[Any, ...]) -> None:
         if self._hook is not None:
             self._hook.remove()
-        self._hook = x_0.register_hook(self._see)
-        return self.loss(x_0, progress=progress, rng=rng)
-
-    @property
-    def last(self) -> Any:
-        """What the loss saw."""
-        return self.loss.last
+        self._hook = given[0].register_hook(self._see)
 
     def _see(self, gradient: Tensor) -> None:
         self.gradient = gradient.detach()
@@ -67,7 +65,8 @@ class Live:
     options: Options
     prior: Prior
     canvas: Canvas
-    loss: Watched
+    loss: Distiller
+    watched: Watched
     steps: Iterator[Any]
     points: list[tuple[float, float]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -83,10 +82,15 @@ class Live:
 
 def begin(site: Site, run: Run, fields: tuple[Any, ...]) -> Live:
     """Everything checked, and nothing computed yet."""
-    prompt, negative, loss, canvas, steps, scale, lr, seeds, model = fields
-    chosen = jobs.parse_seeds(text("the seeds", seeds, needed=True))
-    if len(chosen) > MOST_IMAGES:
-        raise ValueError(f"{len(chosen)} seeds were given, expected {MOST_IMAGES} at most here")
+    prompt, negative, loss, canvas, steps, scale, lr, seeds, source, shows, model = fields
+    rows = jobs.parse_seeds(text("the seeds", seeds, needed=True))
+    if len(rows) > MOST_IMAGES:
+        raise ValueError(f"{len(rows)} seeds were given, expected {MOST_IMAGES} at most here")
+    scale = float(number("the guidance scale", scale, -1000, 1000))
+    prior = site.prior(model)
+    start = None if source is None else read_upload(source, prior.size, fit=True)
+    if start is None and loss in EDITING:
+        raise ValueError(f"the loss {loss} edits an image: upload one under 'Start from an image'")
     options = Options(
         prompt=text("the prompt", prompt),
         out=str(run.folder),
@@ -96,40 +100,51 @@ def begin(site: Site, run: Run, fields: tuple[Any, ...]) -> Live:
         seeds=seeds.strip(),
         steps=int(number("steps", steps, 1, MOST_STEPS, whole=True)),
         lr=number("the learning rate", lr, 0, 10) or None,
-        scale=float(number("the guidance scale", scale, -1000, 1000)),
+        scale=None if scale == suits(loss) else scale,
         negative_prompt=text("the negative prompt", negative),
+        source="" if start is None else _kept(start, run),
+        source_prompt=text("what the image shows", shows),
         device=site.device,
     )
-    prior = site.prior(model)
-    watched = Watched(
-        plugin("sdstoolkit.distill", options.loss, Distiller)(
-            prior,
-            options.prompt or None,
-            negative=options.negative_prompt or None,
-            scale=options.scale,
-        )
-    )
-    made = plugin("sdstoolkit.canvas", options.canvas, Canvas)(prior, n=len(chosen), seed=chosen)
-    going = optimize(made, watched, steps=options.steps, lr=options.lr)
-    return Live(options, prior, made, watched, going)
+    start = None if start is None else start.to(prior.device)
+    made = make_canvas(options, prior, rows, start)
+    follows = make_loss(options, prior, start)
+    watched = Watched(follows)
+    going = optimize(made, follows, steps=options.steps, lr=options.lr)
+    return Live(options, prior, made, follows, watched, going)
+
+
+def losses() -> list[str]:
+    """Those that the page has every argument of."""
+    return [name for name in _plugins.names("sdstoolkit.distill") if name not in ASK_MORE]
+
+
+def suits(loss: str) -> float:
+    """The guidance scale that a loss recommends."""
+    return float(plugin("sdstoolkit.distill", loss, Distiller).card.scale)
+
+
+def _kept(image: Tensor, run: Run) -> str:
+    """What an image was started from, among what the run made."""
+    return str(images.write_image(run.folder / "source.png", image))
 
 
 def follow(run: Run) -> Iterator[tuple[Any, ...]]:
     """Go on to the end, or to where it is asked to halt, showing it now and then."""
     live: Live = run.live
-    total, since, due = live.options.steps, time.perf_counter(), 0.0
+    total, since, looks = live.options.steps, time.perf_counter(), Looks()
     try:
         for step in live.steps:
             live.done, live.frozen = step.index + 1, dict(step.frozen)
             last = run.halt.is_set() or live.done == total
-            now = time.perf_counter()
-            if last or live.done == 1 or now >= due:
+            due = looks.due() or live.done == 1
+            if last or due:
                 live.points.append((live.done, step.loss))
                 live.times.append(float(step.t.mean()) if step.t is not None else 0.5)
-            if not last and (live.done == 1 or now >= due):
-                yield (*_looks(live), None, _status(live, live.spent + now - since, "running"))
-                spent = time.perf_counter() - now  # to be seen takes a third of the time at most
-                due = now + spent + max(LOOK, 2 * spent)
+            if due and not last:
+                spent = live.spent + time.perf_counter() - since
+                yield (*_looks(live), None, _status(live, spent, "running"))
+                looks.over()
             if last:  # it is shown below, once: gradio writes equal images to one file
                 break
     finally:
@@ -147,12 +162,12 @@ def _looks(live: Live) -> tuple[Any, ...]:
     with torch.no_grad():
         image = live.canvas.image()
         x_0 = live.canvas.codec.encode(image)
-        loss, last = live.loss.loss, live.loss.last
+        loss, last = live.loss, live.loss.last
         t = last.t if last is not None else torch.full((live.canvas.n,), 0.5)
         level = loss.model.level(t.cpu(), x_0)
         eps = normal(generators(live.seeds, f"look/{live.done}"), x_0.shape[1:]).to(x_0)
         guess = live.prior.codec.decode(loss.guided(level.perturb(x_0, eps), level).x_0)
-    gradient = live.loss.gradient
+    gradient = live.watched.gradient
     seen = gradient if gradient is not None else torch.zeros_like(x_0)
     label = f"mean squared residual; colour is t, {live.times[-1]:.2f} now"
     return (
@@ -178,9 +193,8 @@ def _status(live: Live, seconds: float, said: str) -> str:
 
 def _keep(run: Run, live: Live, state: str) -> str:
     """Write what there is as a folder of `sds optimize`, and pack it."""
-    deciding = {k: v for k, v in asdict(live.options).items() if k not in EXECUTION}
     folder = run.folder / "result"
-    job = jobs.Job(folder, command="optimize", options=deciding, seeds=live.seeds)
+    job = jobs.Job(folder, command="optimize", options=chosen(live.options), seeds=live.seeds)
     with torch.no_grad():
         rows = live.canvas.image().float().cpu()
     with job:
@@ -205,13 +219,11 @@ def build(site: Site) -> None:
                 stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80)
             with gr.Row():
                 steps = gr.Slider(1, MOST_STEPS, DEFAULT.steps, step=1, label="Steps")
-                scale = gr.Slider(
-                    0, 200, DEFAULT.scale, step=0.5, label="Guidance"
-                )
+                scale = gr.Slider(0, 200, suits(DEFAULT.loss), step=0.5, label="Guidance")
             with gr.Row():
-                loss = gr.Dropdown(_plugins.names("sdstoolkit.distill"), value="sds", label="Loss")
+                loss = gr.Dropdown(losses(), value=DEFAULT.loss, label="Loss", elem_id="loss")
                 canvas = gr.Dropdown(
-                    _plugins.names("sdstoolkit.canvas"), value="pixels", label="Canvas"
+                    _plugins.names("sdstoolkit.canvas"), value=DEFAULT.canvas, label="Canvas"
                 )
             with gr.Accordion("More", open=False):
                 negative = gr.Textbox(label="Negative prompt", info="What to steer away from.")
@@ -221,7 +233,15 @@ def build(site: Site) -> None:
                 model = gr.Dropdown(
                     list(site.models), value=site.models[0], label="Model",
                     allow_custom_value=site.free,
-                )
+                )  # fmt: skip
+                source = gr.Image(
+                    label="Start from an image", type="filepath", image_mode=None, format="png",
+                    height=180, sources=["upload", "clipboard"], elem_classes="pixelated",
+                )  # fmt: skip
+                shows = gr.Textbox(
+                    label="What that image shows", info="For the losses that edit: "
+                    + ", ".join(EDITING),
+                )  # fmt: skip
             gr.Examples(
                 [[words] for words in EXAMPLES],
                 [prompt],
@@ -239,14 +259,14 @@ def build(site: Site) -> None:
             status = gr.Markdown("Type a prompt and press **Run**.", elem_id="status")
             packed = gr.DownloadButton("Download the results", elem_id="download", size="md")
 
-    fields = [prompt, negative, loss, canvas, steps, scale, lr, seeds, model]
+    fields = [prompt, negative, loss, canvas, steps, scale, lr, seeds, source, shows, model]
     shown = [image, guess, gradient, plot, packed, status]
 
     def started(
         prompt: Any, negative: Any, loss: Any, canvas: Any, steps: Any, scale: Any,
-        lr: Any, seeds: Any, model: Any, request: gr.Request,
+        lr: Any, seeds: Any, source: Any, shows: Any, model: Any, request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
-        values = (prompt, negative, loss, canvas, steps, scale, lr, seeds, model)
+        values = (prompt, negative, loss, canvas, steps, scale, lr, seeds, source, shows, model)
         with site.runs.working(request, TAB) as mine:
             mine.live = begin(site, mine, values)
             yield from follow(mine)
@@ -268,6 +288,7 @@ def build(site: Site) -> None:
             return "**stopped** · what was made is kept"
         return gr.skip()
 
+    loss.change(spoken(suits), loss, scale, api_visibility="private", queue=False)
     queue: dict[str, Any] = {"concurrency_limit": site.jobs, "concurrency_id": DEVICE}
     event = {"show_progress": "minimal", **queue}
     gr.on(

@@ -22,7 +22,7 @@ from sdstoolkit.demos._site import DEVICE, Site
 from sdstoolkit.demos._watch import Stopped
 from sdstoolkit.toy import POINTS, Empirical, Mixture, MLPScore, train
 
-TITLE, PLACE = "Scores", 4
+TITLE, PLACE = "Scores", 5
 TAB = "scores"
 MIXTURE = "mixture"
 DENSITIES = (MIXTURE, *POINTS)

@@ -1,4 +1,4 @@
-"""Open the app in a browser: optimise, edit, denoise, look at scores and at models.
+"""Open the app in a browser: optimise, edit, denoise, restore, look at scores and at models.
 
   sds demo
   sds demo --host 0.0.0.0 --auth ada:secret --models shapes /models/sdxl

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from sdstoolkit.choices import TOGETHER, Choices, make_canvas, make_loss
+from sdstoolkit.choices import TOGETHER, Choices, chosen, make_canvas, make_loss
 from sdstoolkit.cli import Range, launch, one_of
 
 if TYPE_CHECKING:
@@ -73,15 +73,9 @@ class Options(Choices):
 
 def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
-    from sdstoolkit import jobs, runs
+    from sdstoolkit import runs
 
-    used = options.loss, options.canvas
-    options.check(*used)
-    chosen = {k: v for k, v in options.deciding(*used).items() if k not in runs.EXECUTION}
-    chosen["source"] = runs.named(options.source)
-    if options.loss in TOGETHER:
-        chosen["seeds"] = list(jobs.parse_seeds(options.seeds))
-    return runs.run_batch(options, make, command="optimize", chosen=chosen)
+    return runs.run_batch(options, make, command="optimize", chosen=chosen(options))
 
 
 def make(works: "Batch", options: Options) -> None:

@@ -285,6 +285,27 @@ class Choices:
         return {name: v for name, v in every.items() if name not in own or (name in used and v)}
 
 
+def chosen(options: Any) -> dict[str, Any]:
+    """What decides on an image of `sds optimize`, as the manifest records it.
+
+    Args:
+        options: Its `Choices`, with the verb's own options.
+
+    Raises:
+        ValueError: As `Choices.check`.
+        FileNotFoundError: There is no such source.
+    """
+    from sdstoolkit import jobs, runs
+
+    used = options.loss, options.canvas
+    options.check(*used)
+    found = {k: v for k, v in options.deciding(*used).items() if k not in runs.EXECUTION}
+    found["source"] = runs.named(options.source)
+    if options.loss in TOGETHER:
+        found["seeds"] = list(jobs.parse_seeds(options.seeds))
+    return found
+
+
 def law(name: str | None, t_min: float | None, t_max: float | None) -> Any:
     """A law of t by its name, or None for the loss's own."""
     from sdstoolkit import grids

@@ -4,6 +4,7 @@ One server is started for all of it, in this process. The browser is Debian's ch
 the tests of the page are skipped, and in CI (`CI=true`) they fail instead.
 """
 
+import io
 import os
 import re
 import shutil
@@ -14,14 +15,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 
-from sdstoolkit import cli, images, read_image
+from sdstoolkit import _plugins, cli, images, read_image
 from sdstoolkit.adapters import names
 
 gradio = pytest.importorskip("gradio", reason="the extra `demos` is not installed")
 
-from sdstoolkit.demos import _guard, _pictures, _site, app, edit, optimize  # noqa: E402
+from sdstoolkit.demos import _guard, _paint, _pictures, _site, app, edit, optimize, restore  # noqa: E402
 from sdstoolkit.pipelines.demo import Options  # noqa: E402
 
 needs_shapes = pytest.mark.skipif("shapes" not in names(), reason="the bundled model is not there")
@@ -161,11 +163,11 @@ def test_a_page_runs_one_thing_and_old_runs_make_room(tmp_path, monkeypatch):
 def test_what_is_painted_is_a_mask():
     from PIL import Image
 
-    assert edit.painted(None, (64, 64)) is None
+    assert _paint.painted(None, (64, 64)) is None
     layer = Image.new("RGBA", (512, 512))
-    assert edit.painted({"layers": [layer]}, (64, 64)) is None
+    assert _paint.painted({"layers": [layer]}, (64, 64)) is None
     layer.paste((200, 0, 0, 255), (0, 0, 256, 512))
-    mask = edit.painted({"layers": [layer]}, (64, 64))
+    mask = _paint.painted({"layers": [layer]}, (64, 64))
     assert mask.shape == (1, 1, 64, 64) and mask[..., :32].min() == 1 and mask[..., 32:].max() == 0
 
 
@@ -217,6 +219,8 @@ def ask(steps=6, prompt=RED, seeds="0", **more):
         "scale": 30,
         "lr": 0,
         "seeds": seeds,
+        "source": None,
+        "shows": "",
         "model": "shapes",
         "api_name": "/optimize",
     } | more
@@ -263,25 +267,31 @@ def test_pause_resume_and_stop_keep_what_was_made(client):
         client.predict(api_name="/resume")
 
 
-@needs_shapes
-def test_an_edit_keeps_outside_of_the_mask_and_reports(client, tmp_path):
+def an_edit(folder, method="prompt_swap", **more):
+    """A red heart becomes a blue one, in the left half."""
     from gradio_client import handle_file
     from PIL import Image
 
-    image, _ = edit.example("heart", "red", "white")
-    images.write_image(tmp_path / "heart.png", image)
+    image, _ = _paint.drawing("heart", "red", "white")
+    images.write_image(folder / "heart.png", image)
     layer = Image.new("RGBA", (512, 512))
     layer.paste((200, 0, 0, 255), (0, 0, 256, 512))
-    layer.save(tmp_path / "layer.png")
-    painted = handle_file(str(tmp_path / "layer.png"))
-    first, last = client.submit(
-        image=handle_file(str(tmp_path / "heart.png")),
-        mask={"background": None, "layers": [painted], "composite": None},
-        **{"source": RED, "target": BLUE, "method": "prompt_swap", "strength": 0.8, "fit": False},
-        **{"steps": 4, "scale": 3, "seed": 0, "report": True, "model": "shapes"},
-        api_name="/edit",
-    )
-    (_, after, _, _, _), (_, _, packed, status, said) = first, last
+    layer.save(folder / "layer.png")
+    painted = handle_file(str(folder / "layer.png"))
+    return {
+        "image": handle_file(str(folder / "heart.png")),
+        "mask": {"background": None, "layers": [painted], "composite": None},
+        **{"source": RED, "target": BLUE, "negative": "", "method": method, "strength": 0.8},
+        **{"fit": False, "steps": 4, "scale": 3, "seed": 0, "report": True, "model": "shapes"},
+        "api_name": "/edit",
+    } | more
+
+
+@needs_shapes
+def test_an_edit_grows_keeps_outside_of_the_mask_and_reports(client, tmp_path):
+    *live, measuring, last = client.submit(**an_edit(tmp_path))
+    assert live and "step 1 of 8" in live[0][3] and read_image(live[0][1]).shape == (1, 3, 64, 64)
+    (_, after, _, _, _), (_, _, packed, status, said) = measuring, last
     before, made = read_image(tmp_path / "heart.png"), read_image(after)
     assert torch.equal(made[..., 32:], before[..., 32:])
     assert not torch.equal(made[..., :32], before[..., :32])
@@ -289,6 +299,85 @@ def test_an_edit_keeps_outside_of_the_mask_and_reports(client, tmp_path):
     with zipfile.ZipFile(packed) as file:
         held = {Path(name).name for name in file.namelist()}
     assert held >= {"000000.png", "source.png", "mask.png", "report.txt", "manifest.json"}
+
+
+@needs_shapes
+@pytest.mark.parametrize("method", _plugins.names("sdstoolkit.edit"))
+def test_every_method_edits(method, tmp_path):
+    """As the tab does, without the page; a method takes what it has of steps and strength."""
+    values = an_edit(tmp_path, method, steps=2)
+    values["mask"] = None
+    site = _site.Site(tmp_path / "site")
+    with site.runs.working(gradio.Request(session_hash="one"), "edit") as run:
+        order = ("image", "fit", "mask", "source", "target", "negative", "method", "strength")
+        order += ("steps", "scale", "seed")
+        given = [values[name] for name in order]
+        given[0] = str(tmp_path / "heart.png")
+        *_, (pair, _, _, _, _), (_, _, packed, status, _) = edit.run_edit(
+            site, run, (*given, False, "shapes")
+        )
+    assert f"**{method}**" in status and status.endswith("done") and Path(packed).is_file()
+    assert pair[0].size == pair[1].size == (64, 64)
+    assert set(edit.own(method)) <= {"steps", "strength"}
+
+
+@needs_shapes
+def test_a_loss_that_edits_starts_from_an_image(client, tmp_path):
+    from gradio_client import handle_file
+
+    with pytest.raises(Exception, match="edits an image: upload one"):
+        client.predict(**ask(loss="dds"))
+    image, _ = _paint.drawing("heart", "red", "white")
+    images.write_image(tmp_path / "heart.png", image)
+    source = handle_file(str(tmp_path / "heart.png"))
+    said = client.predict(**ask(loss="dds", prompt=BLUE, source=source, shows=RED, steps=2))
+    assert said[-1].startswith("**done**")
+    with zipfile.ZipFile(said[-2]) as file:
+        assert "optimize/source.png" in file.namelist()
+
+
+@needs_shapes
+def test_a_model_of_pixels_denoises_and_restores(client, tmp_path):
+    from gradio_client import handle_file
+    from PIL import Image
+
+    model = str(tiny_models.folder("ddpm_epsilon"))
+    images.write_image(tmp_path / "a.png", torch.rand(1, 3, 8, 8))
+    image = handle_file(str(tmp_path / "a.png"))
+    pair, after, packed, status = client.predict(
+        image=image, fit=False, added=0.1, sigma=0, prompt="", seed=0, model=model,
+        api_name="/denoise",
+    )  # fmt: skip
+    assert "sigma 0.1000" in status and "dB after" in status and packed.endswith(".zip")
+    assert read_image(after).shape == (1, 3, 8, 8)
+    layer = Image.new("RGBA", (512, 512))
+    layer.paste((200, 0, 0, 255), (0, 0, 256, 512))
+    layer.save(tmp_path / "layer.png")
+    layers = [handle_file(str(tmp_path / "layer.png"))]
+    asked = {
+        "image": image, "fit": False, "damage": True, "mask": None, "method": "pigdm", "blur": 1,
+        "factor": 2, "noise": 0.01, "eta": 1, "steps": 3, "scale": 1, "prompt": "", "seed": 0,
+        "model": model, "api_name": "/restore",
+    }  # fmt: skip
+    hole = {"background": None, "layers": layers, "composite": None}
+    for operator in restore.OPERATORS:
+        mask = hole if operator == "inpaint" else None
+        *_, last = client.submit(**asked | {"operator": operator, "mask": mask})
+        assert f"· {operator} ·" in last[3] and last[3].endswith("done"), operator
+        with zipfile.ZipFile(last[2]) as file:
+            held = {Path(name).name for name in file.namelist()}
+        assert held >= {"000000.png", "measured.png", "truth.png", "manifest.json"}
+    for method in restore.METHODS:
+        *_, last = client.submit(
+            **asked | {"operator": "inpaint", "mask": hole, "method": method, "noise": 0}
+        )
+        made, given = read_image(last[1]), read_image(tmp_path / "a.png")
+        if method == "repaint":  # it keeps what is known to the bit
+            assert torch.equal(made[..., 4:], given[..., 4:])
+    with pytest.raises(Exception, match="nothing is painted"):
+        client.predict(**asked | {"operator": "inpaint"})
+    with pytest.raises(Exception, match="is for models of pixels"):
+        client.predict(**asked | {"operator": "blur", "model": "shapes", "fit": True})
 
 
 @needs_shapes
@@ -338,7 +427,7 @@ def test_requests_that_mean_harm(address):
     assert httpx.post(f"{url}/upload", files={"files": ("a.png", big)}).status_code == 413
     huge = b'{"data": ["' + b"x" * (2 * _guard.MOST_BYTES + 1) + b'"]}'
     assert httpx.post(f"{url}/call/optimize", content=huge).status_code == 413
-    data = {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}] + [None] * 11}
+    data = {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}] + [None] * 12}
     sent = httpx.post(f"{url}/call/edit", json=data)
     said = httpx.get(f"{url}/call/edit/{sent.json()['event_id']}", timeout=60).text
     assert "error" in said and "root:" not in said and "Traceback" not in said
@@ -379,6 +468,22 @@ def opened(chromium, address, width, scheme):
     return page, wrong
 
 
+def middle(canvas):
+    """The colour that the page shows in the middle of a canvas."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(canvas.screenshot())) as shot:
+        return shot.convert("RGB").getpixel((shot.width // 2, shot.height // 2))
+
+
+def until(holds, seconds=120):
+    """Wait for what the page is going to show."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "the page did not show it in time"
+        time.sleep(0.2)
+
+
 @needs_shapes
 @pytest.mark.slow
 def test_the_page_wide_and_light(chromium, address, tmp_path):
@@ -403,18 +508,22 @@ def test_the_page_wide_and_light(chromium, address, tmp_path):
     page.get_by_role("tab", name="Edit").click()
     page.locator("#mask-box").get_by_role("button").first.click()
     page.locator("#mask canvas").first.wait_for()
-    page.locator("table tbody tr:visible").first.click()
+    page.locator("#edit-examples button:visible").first.click()
     page.wait_for_function(f"document.querySelector('#target textarea').value == '{BLUE}'")
-    page.wait_for_timeout(3000)  # until what is painted on is drawn
-    box = page.locator("#mask canvas").first.bounding_box()
+    canvas = page.locator("#mask canvas").first
+    until(lambda: middle(canvas)[0] > 2 * middle(canvas)[2])  # the red heart is there to paint on
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x - 60, y)
     page.mouse.down()
     page.mouse.move(x + 60, y, steps=8)
     page.mouse.up()
+    until(lambda: middle(canvas)[2] > middle(canvas)[0])  # and is painted on
     page.click("#edit")
-    page.wait_for_selector("#after img")
-    assert "% editable" in page.locator(".said:visible").first.inner_text()
+    page.wait_for_function("/done/.test(document.querySelector('#edit-status').innerText)")
+    assert page.locator("#after img").is_visible()
+    assert "% editable" in page.locator("#edit-status").inner_text()
     page.screenshot(path=SHOTS / "edit-1280-light.png", full_page=True)
     page.close()
     assert not wrong
@@ -426,7 +535,7 @@ def test_the_page_narrow_and_dark(chromium, address):
     """Nothing is wider than a phone, and every tab opens."""
     page, wrong = opened(chromium, address, 390, "dark")
     assert page.evaluate("document.body.classList.contains('dark')")
-    for tab in ("Optimise", "Edit", "Denoise", "Scores", "Models"):
+    for tab in ("Optimise", "Edit", "Denoise", "Restore", "Scores", "Models"):
         there = page.get_by_role("tab", name=tab)
         if not there.first.is_visible():
             page.locator(".overflow-menu > button").first.click()
@@ -459,12 +568,14 @@ def test_a_request_that_grows_is_cut_off():
 def test_gradients_are_watched_one_step_at_a_time():
     """A leaf that is x_0 itself collects no hooks."""
 
-    def loss(x_0, *, progress=0.0, rng=None):
-        return (x_0 * x_0).sum()
+    class Square(torch.nn.Module):
+        def forward(self, x_0):
+            return (x_0 * x_0).sum()
 
-    watched, x = optimize.Watched(loss), torch.ones(1, 1, 2, 2, requires_grad=True)
+    loss, x = Square(), torch.ones(1, 1, 2, 2, requires_grad=True)
+    watched = optimize.Watched(loss)
     for _ in range(3):
-        watched(x).backward()
+        loss(x).backward()
     assert len(x._backward_hooks) == 1 and torch.equal(watched.gradient, 2 * x.detach())
 
 
