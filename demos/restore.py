@@ -153,8 +153,8 @@ def build(site: Site) -> None:
     pixel = [name for name in names() if "pixel" in name]
     found = drawn(site.folder / "restore")
     tasks = ("downsample", "blur", "grey")
-    rows = [[path, task, caption] for (path, caption, _), task in zip(found, tasks, strict=True)]
-    labels = [f"{name}: {task}" for (_, _, name), task in zip(found, tasks, strict=True)]
+    rows = [[given[0], task] for given, task in zip(found, tasks, strict=True)]
+    labels = [f"{given[2]}: {task}" for given, task in zip(found, tasks, strict=True)]
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             image = upload("damaged")
@@ -193,7 +193,7 @@ def build(site: Site) -> None:
             with gr.Accordion(about, open=False, elem_id="hole-box"):
                 mask = editor(site, "hole", image, fit, model)
             gr.Examples(
-                rows, [image, operator, prompt], example_labels=labels, cache_examples=False,
+                rows, [image, operator], example_labels=labels, cache_examples=False,
                 label="Examples", api_visibility="private",
             )  # fmt: skip
         with gr.Column(scale=5, min_width=300):

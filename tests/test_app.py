@@ -5,6 +5,7 @@ the tests of the page are skipped, and in CI (`CI=true`) they fail instead.
 """
 
 import io
+import math
 import os
 import re
 import shutil
@@ -23,7 +24,17 @@ from sdstoolkit.adapters import names
 
 gradio = pytest.importorskip("gradio", reason="the extra `demos` is not installed")
 
-from sdstoolkit.demos import _guard, _paint, _pictures, _site, app, edit, optimize, restore  # noqa: E402
+from sdstoolkit.demos import (  # noqa: E402
+    _guard,
+    _paint,
+    _pictures,
+    _site,
+    app,
+    denoise,
+    edit,
+    optimize,
+    restore,
+)
 from sdstoolkit.pipelines.demo import Options  # noqa: E402
 
 needs_shapes = pytest.mark.skipif("shapes" not in names(), reason="the bundled model is not there")
@@ -378,6 +389,19 @@ def test_a_model_of_pixels_denoises_and_restores(client, tmp_path):
         client.predict(**asked | {"operator": "inpaint"})
     with pytest.raises(Exception, match="is for models of pixels"):
         client.predict(**asked | {"operator": "blur", "model": "shapes", "fit": True})
+
+
+@pytest.mark.skipif("shapes-pixel" not in names(), reason="the bundled model is not there")
+def test_the_bundled_model_of_pixels_denoises_a_drawing(tmp_path):
+    """As the tab does with what it offers first, without the page."""
+    image, _ = _paint.drawing("heart", "red", "white")
+    path = images.write_image(tmp_path / "heart.png", image)
+    site = _site.Site(tmp_path / "site")
+    with site.runs.working(gradio.Request(session_hash="one"), "denoise") as run, torch.no_grad():
+        asked = (str(path), True, 0.2, 0, "", 0, "shapes-pixel")
+        *_, status = denoise.run_denoise(site, run, asked)
+    before, after = map(float, re.findall(r"([\d.]+) dB", status))
+    assert abs(before + 20 * math.log10(0.2)) < 0.1 and after > before + 6
 
 
 @needs_shapes
