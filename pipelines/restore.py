@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What `sds restore` takes, with its defaults."""

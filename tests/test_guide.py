@@ -51,3 +51,12 @@ def test_invert_and_edit_read_as_the_guide_says(tmp_path, monkeypatch, capsys) -
     said = capsys.readouterr().out
     assert "codec alone, dB" in said and "8 of 8" in said and "tensor([" in said
     assert space["swapped"].isfinite().all()
+
+
+def test_restoring_reads_as_the_guide_says(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {}
+    for _, block in blocks("restore.md"):
+        exec(compile(block, "docs/restore.md", "exec"), space)
+    off = [float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(off) == 1 and max(off) < 0.05
