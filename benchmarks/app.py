@@ -7,8 +7,8 @@
 First image: from the click in a headless chromium to an image on the screen. Clients: each asks
 for a prompt, a scale and a seed of its own; what it gets is compared with the same run alone.
 Memory is the server process's, before and a minute after, when the pages are closed. Hostile:
-truncated, mistyped, huge and malformed files and fields, paths that lead outside, NaN; each must be
-refused with an error, the server must answer after it, and no answer may hold a traceback or a
+truncated, mistyped, huge and malformed files and fields, paths that lead outside, NaN; each must
+be refused with an error, the server must answer after it, and no answer may hold a traceback or a
 file.
 """
 
