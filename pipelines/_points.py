@@ -13,7 +13,7 @@ def drawing(annealed: Callable[..., Any]) -> Callable[["Job", Any], None]:
     def draw(job: "Job", options: Any) -> None:
         from sdstoolkit.studies import points
 
-        if options.prompt or len(job.seeds) > 1:
+        if options.prompt or options.prompts or len(job.seeds) > 1:
             raise ValueError("--density takes no prompt and one seed, which names all its points")
         law, (seed,) = points.law(options.density), job.mine
         with job:

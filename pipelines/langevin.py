@@ -5,9 +5,9 @@
   sds langevin --density moons --out moons
 
 Annealed Langevin dynamics walks up the log density at falling noise levels; predictor-corrector
-sampling steps down the levels and corrects at each, in the model's own space, with guidance. The
-folder then holds an image a seed, grid.png and manifest.json. With --density an image is how many
-points fell where; beside it are the score field, trajectories, the annealing, and the moments.
+sampling steps down the levels and corrects at each, with guidance. The folder then holds an image
+a seed, grid.png and manifest.json; with --prompts FILE, a folder a prompt. With --density an image
+is how many points fell where; beside it are the field, trajectories, the annealing, the moments.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,11 @@ import tyro
 from sdstoolkit.cli import Range, launch
 
 if TYPE_CHECKING:
+    from sdstoolkit.batch import Batch
     from sdstoolkit.jobs import Job
     from sdstoolkit.score import ScoreModel
 
 Density = Literal["checkerboard", "mixture", "moons", "ring", "spirals", "swiss-roll"]
-SHOWN = 64  # images in grid.png
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -31,6 +30,8 @@ class Options:
 
     prompt: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PROMPT")]] = ""
     """What the image shows; nothing for an unconditional model."""
+    prompts: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """A file of prompts instead: .txt, .csv or .jsonl."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder to write: a new or an empty one, or one to resume."""
     model: str = "shapes"
@@ -56,7 +57,9 @@ class Options:
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     """Numbers the network computes in."""
     batch_size: Annotated[int, Range(low=1)] = 4
-    """Images at a time: 1 or more; more are quicker and take more memory."""
+    """Images at a time in each process: 1 or more; halved where they do not fit into memory."""
+    processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
+    """How many processes there must be: 1 or more; by default what the launcher was told."""
 
 
 def run(options: Options) -> int:
@@ -67,7 +70,7 @@ def run(options: Options) -> int:
         from sdstoolkit.pipelines._points import drawing
 
         return runs.run(options, drawing(annealed), command="langevin")
-    return runs.run(options, make, command="langevin")
+    return runs.run_batch(options, make, command="langevin")
 
 
 def annealed(score: "ScoreModel", options: Options) -> Any:
@@ -80,35 +83,37 @@ def annealed(score: "ScoreModel", options: Options) -> Any:
     return PredictorCorrector(score, steps=levels, corrections=steps, snr=options.snr)
 
 
-def make(job: "Job", options: Options) -> None:
+def make(works: "Batch", options: Options) -> None:
     """Load, draw batch after batch, and keep what came out."""
     import torch
 
-    from sdstoolkit import ClassifierFree, images, jobs, load
+    from sdstoolkit import ClassifierFree, jobs, load
 
     device = jobs.pick_device(options.device)
     prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
-    condition = prior.condition(options.prompt or None)
-    score: ScoreModel = prior.score
-    if options.prompt and options.scale != 1:
-        score = ClassifierFree(score, prior.condition(""), scale=options.scale)
+
+    def begin(job: "Job") -> tuple[Any, Any]:
+        asked, score = job.record["options"], prior.score
+        if asked["prompt"] and options.scale != 1:
+            null = prior.condition(asked.get("negative_prompt", ""))
+            score = ClassifierFree(score, null, scale=options.scale)
+        return annealed(score, options), prior.condition(asked["prompt"] or None)
+
+    rounds = options.levels + 1
+    begun = {job.out: begin(job) for job in works.jobs}  # what is wrong shows here
     prior.drop_text()
-    sampler, rounds = annealed(score, options), options.levels + 1
-    with job, jobs.progress(len(job.mine) * rounds, unit="level") as tell:
-        job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
-        for part in job.parts(options.batch_size):
+    with works, jobs.progress(works.mine * rounds, unit="level") as tell:
+        works.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
+        for job, part in works.parts(options.batch_size):
+            sampler, condition = begun[job.out]
             with part as seeds, torch.no_grad():
                 states = sampler.steps(len(seeds), condition, seeds)
                 x_0 = next(states)
-                for state in states:
-                    x_0 = state
+                for x_0 in states:  # noqa: B007
                     tell(len(seeds), None)
-                drawn = prior.codec.decode(x_0).float().cpu()
-                for seed, image in zip(seeds, drawn, strict=True):
+                for seed, image in zip(seeds, prior.codec.decode(x_0).float().cpu(), strict=True):
                     job.keep(seed, image, state="done", steps=rounds)
-        if job.gather():
-            shown = torch.cat([job.read(seed) for seed in job.seeds[:SHOWN]])
-            job.write("grid.png", images.grid(shown))
+        works.finish()
 
 
 if __name__ == "__main__":

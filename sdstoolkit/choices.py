@@ -351,9 +351,7 @@ def make_loss(options: Any, prior: "Prior", source: Any) -> Any:
     for view in options.view:
         look, found, prompt = view.partition("=")
         if not found:
-            raise ValueError(
-                f"--view is {view!r}, expected LOOK=PROMPT such as flip='a blue star'"
-            )
+            raise ValueError(f"--view is {view!r}, expected LOOK=PROMPT: flip='a blue star'")
         views.append(View(look_of(look), _loss(options, prior, prompt, source)))
     return loss if len(views) == 1 else views
 
@@ -393,9 +391,7 @@ def make_canvas(options: Any, prior: "Prior", seeds: tuple[int, ...], source: An
     given = {k: v for k, v in asdict(options.own(options.canvas)).items() if v != ""}
     if source is not None:
         if options.canvas not in ("pixels", "latents"):
-            raise ValueError(
-                f"the canvas {options.canvas} cannot start from --source; take pixels"
-            )
+            raise ValueError(f"the canvas {options.canvas} takes no --source; pixels does")
         given["init"] = source
     return plugin("sdstoolkit.canvas", options.canvas, Canvas)(
         prior, n=len(seeds), seed=seeds, **given

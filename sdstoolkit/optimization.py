@@ -171,7 +171,8 @@ class Optimization(Iterator[Step]):
 
     `optimize` makes it. What goes on from a state ends with the same bits as what was never
     interrupted, in the same batch and with the same number of threads. A loss that keeps something
-    from step to step has `state` and `restore` of its own, which are called here.
+    from step to step has `state` and `restore` of its own, and so has a canvas that draws; they
+    are called here.
     """
 
     def __init__(
@@ -239,6 +240,7 @@ class Optimization(Iterator[Step]):
         state |= {f"parameter.{k}": p.detach() for k, p in enumerate(self._parameters)}
         for k, entries in self._optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{k}.{n}": v for n, v in entries.items() if v is not None}
+        state |= {f"canvas.{name}": v for name, v in self._canvas.state().items()}
         for k, view in enumerate(self._views):
             if hasattr(view.loss, "state"):
                 state |= {f"loss.{k}.{name}": v for name, v in view.loss.state().items()}
@@ -275,11 +277,15 @@ class Optimization(Iterator[Step]):
         self._rows.alive = state["alive"].to(self._rows.alive)
         self._rows.since = state["since"].to(self._rows.since)
         self._frozen = self._rows.stopped(self._seeds)
+        self._canvas.restore(_under("canvas.", state))
         for at, view in enumerate(self._views):
             if hasattr(view.loss, "restore"):
-                begins = f"loss.{at}."
-                kept = {n[len(begins) :]: v for n, v in state.items() if n.startswith(begins)}
-                view.loss.restore(kept)
+                view.loss.restore(_under(f"loss.{at}.", state))
+
+
+def _under(begins: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries whose names begin so, without it."""
+    return {name[len(begins) :]: v for name, v in state.items() if name.startswith(begins)}
 
 
 def _as_it_is(image: Tensor) -> Tensor:

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdstoolkit import checkpoints, optimize, processes
+from sdstoolkit import SDS, VP, Codec, Prior, checkpoints, optimize, processes
 from sdstoolkit._files import sha256
 from sdstoolkit._prompts import Wish, read_prompts
 from sdstoolkit.adapters import names
 from sdstoolkit.batch import Batch
-from sdstoolkit.canvas import Canvas
+from sdstoolkit.canvas import Canvas, Pixels, Tile
 from sdstoolkit.jobs import Failed, Job
 from sdstoolkit.processes import Processes, join
 from sdstoolkit.rng import generators, normal
+from sdstoolkit.toy import Mixture
 
 ROOT = Path(__file__).parent.parent
 STEPS = 40
@@ -151,6 +152,32 @@ def test_an_optimisation_that_was_put_away_ends_with_the_same_bits():
     assert torch.equal(second.theta, expected) and not torch.equal(first.theta, expected)
     with pytest.raises(ValueError, match="another one"):
         made((3, 8, 9))[1].restore(state)
+
+
+@pytest.mark.parametrize("kind", [Pixels, Tile])
+def test_a_canvas_that_draws_was_put_away_with_its_draws(kind):
+    """A tile rolls at random in every step: the rolls go on where they were."""
+    mixture = Mixture(torch.zeros(1, 192), std=0.5, shape=(3, 8, 8)).under(VP())
+
+    def begin(seeds):
+        canvas = kind(Prior(mixture, Codec()), n=len(seeds), seed=seeds)
+        return canvas, optimize(canvas, SDS(mixture), steps=10)
+
+    whole, steps = begin((3, 8))
+    *_, last = steps
+    _, cut = begin((3, 8))
+    for _ in range(4):
+        next(cut)
+    state = {name: tensor.clone() for name, tensor in cut.state().items()}
+    again, going = begin((3, 8))
+    going.restore(state)
+    *_, end = going
+    assert torch.equal(end.values, last.values)
+    assert all(map(torch.equal, again.parameters(), whole.parameters()))
+    if kind is Tile:
+        _, wrong = begin((3, 8))
+        wrong.restore(state | {"canvas.roll": begin((5, 9))[0].state()["roll"]})
+        assert not torch.equal([*wrong][-1].values, last.values)
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):

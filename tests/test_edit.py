@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from problems_distillation import posterior_coefficients
 from problems_flow import LEAST, MEANS, SCHEDULE, components, pinned
 
-from sdstoolkit import _plugins
+from sdstoolkit import _plugins, distill
 from sdstoolkit.codec import Codec
 from sdstoolkit.condition import Condition
-from sdstoolkit.distill import Distiller
 from sdstoolkit.edit import (
+    CDS,
     DDPM,
+    DDS,
+    IDS,
+    PDS,
     FixedPoint,
     FlowEdit,
     Known,
@@ -19,10 +23,10 @@ from sdstoolkit.edit import (
     SDEdit,
     composite,
 )
-from sdstoolkit.edit._by_loss import ByLoss
 from sdstoolkit.edit.masks import check, shrink
 from sdstoolkit.noise import VP, Cosine, Rectified
 from sdstoolkit.prediction import Epsilon, Flow, V
+from sdstoolkit.rng import generators
 from sdstoolkit.samplers import ProbabilityFlow
 from sdstoolkit.score import ScoreModel
 from sdstoolkit.solvers import Dopri5, Euler, ImplicitEuler, ReversibleHeun
@@ -40,6 +44,10 @@ EDITS = [
     SDEdit(MODEL, strength=0.9, steps=20),
     FlowEdit(MODEL, steps=30, strength=1.0),
     DDPM(MODEL, steps=40, strength=1.0),
+    DDS(MODEL, scale=1, steps=60, lr=0.2),
+    PDS(MODEL, scale=1, steps=60, lr=0.2, identity=0.0),
+    IDS(MODEL, scale=1, steps=60, lr=0.2, iterations=1),
+    CDS(MODEL, scale=1, steps=60, lr=0.2, contrast=0.0),
 ]
 
 
@@ -70,7 +78,14 @@ def test_an_edit_ends_in_the_target(edit):
 
 
 @pytest.mark.parametrize(
-    "edit", [FlowEdit(MODEL, steps=7, draws=2), DDPM(MODEL, steps=7)], ids=named
+    "edit",
+    [
+        FlowEdit(MODEL, steps=7, draws=2),
+        DDPM(MODEL, steps=7),
+        DDS(MODEL, EVERYTHING, scale=7.5, steps=7),
+        PDS(MODEL, EVERYTHING, scale=7.5, steps=7),
+    ],
+    ids=named,
 )
 def test_to_the_same_condition_nothing_moves(edit):
     x_0 = points()
@@ -132,33 +147,99 @@ def test_null_text_finds_the_null_condition_that_undoes_the_inversion():
     assert (edited[1:] - edit(x_0[1:], source, target)).abs().max() < 1e-9
 
 
-class Delta(Distiller):
-    """A difference of two predictions under one noise, which edits nothing into itself."""
-
-    def __init__(self, model, prompt, *, source, source_prompt, negative, scale):
-        super().__init__(model, prompt, negative=negative, scale=scale)
-        self.source, self.other = source, source_prompt
-
-    def residual(self, x_0, x_t, level, eps):
-        there = self.model(level.perturb(self.source, eps), level, self.other)
-        return self.guided(x_t, level).eps - there.eps
+PAIR = torch.tensor([[0.2, 0.9], [-1.0, 0.4]], dtype=torch.float64)
+FROM, TO, NULL = mean(0.5, 0.5), mean(1.5, -0.2), mean(0.3, 0.1)
+BY_LOSS = {DDS: {}, PDS: {"identity": 0.0}, IDS: {"iterations": 1}, CDS: {"contrast": 0.0}}
 
 
-class ByDelta(ByLoss):
-    loss = Delta
+@pytest.mark.parametrize("kind", BY_LOSS, ids=lambda kind: kind.__name__)
+def test_an_edit_by_a_loss_rests_where_its_gradient_vanishes(kind):
+    """On Gaussians of equal spread at y_0 + scale (m_c - m_c'), and a source to itself at once."""
+    options = {"steps": 160, "lr": 0.1} | BY_LOSS[kind]
+    edit = kind.build(Tethered(), NULL, scale=2.0, options=options)
+    wanted = PAIR + 2 * (TO["mean"] - FROM["mean"])
+    assert (edit(PAIR, FROM, TO) - wanted).abs().max() < 0.01
+    still = kind.build(Tethered(), NULL, scale=2.0, options=options | {"steps": 3})
+    assert torch.equal(still(PAIR, FROM, FROM), PAIR)
 
 
-def test_an_edit_by_a_loss_rests_where_its_gradient_vanishes():
-    """On Gaussians of equal spread at y_0 + m_c - m_c', and a source to itself at once."""
-    model, x_0 = Tethered(), torch.tensor([[0.2, 0.9], [-1.0, 0.4]], dtype=torch.float64)
-    source, target, null = mean(0.5, 0.5), mean(1.5, -0.2), mean(0.0, 0.0)
-    edit = ByDelta.build(model, null, scale=1.0, options={"steps": 120, "lr": 0.1})
-    assert (edit(x_0, source, target) - (x_0 + torch.tensor([1.0, -0.7]))).abs().max() < 0.01
-    assert torch.equal(edit(x_0, source, source), x_0)
-    together, alone = edit(x_0, source, target, seed=3), edit(x_0[1:], source, target, seed=4)
-    assert (together[1:] - alone).abs().max() < 1e-9
-    with pytest.raises(ValueError, match="steps = 0 is not at least 1"):
-        ByDelta(model, steps=0)
+def test_the_pull_of_pds_stops_the_edit_on_its_way():
+    """Its mean gradient, a (x_0' - y_0 - m_c + m_c') + identity (x_0' - y_0), by quadrature."""
+    t = torch.linspace(0.05, 0.95, 2001, dtype=torch.float64)
+    (alpha, sigma), below = VP()(t), VP()(t - 0.02)
+    c_0, _, sd = posterior_coefficients(alpha, sigma, *below)
+    slope = (c_0 * sigma / alpha / sd * sigma * alpha / (alpha**2 * 0.3**2 + sigma**2)).mean()
+    options = {"steps": 200, "lr": 0.05, "stride": 0.02, "identity": 0.5}
+    edit, x_0 = PDS.build(Tethered(), None, scale=1.0, options=options), PAIR[:1].expand(64, -1)
+    share = ((edit(x_0, FROM, TO) - x_0) / (TO["mean"] - FROM["mean"])).mean(1)
+    error = share.std() / 64**0.5
+    assert error < 0.02 * share.mean()
+    assert abs(share.mean() - slope / (slope + 0.5)) < 4 * error
+
+
+class Attentive(Tethered):
+    """The same with self-attention by name, which has a say of its own."""
+
+    shape = (1, 2, 2)
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.attn1 = torch.nn.Linear(4, 8, dtype=torch.float64)
+        self.requires_grad_(False)
+
+    def output(self, x_t, level, condition):
+        told = condition["mean"].to(x_t).mean(-1).reshape(-1, 1, 1)
+        patches = torch.stack([x_t.flatten(1).roll(k, 1) for k in range(4)], 1)
+        seen = self.attn1(patches + told).mean(1)[:, :4].reshape(x_t.shape)
+        return x_t - told[..., None] + 0.01 * seen
+
+
+def test_the_contrast_of_cds_keeps_what_its_features_tell():
+    """Without it the steps are DDS's to the bit; with it the contrastive loss ends lower."""
+    x_0 = PAIR.reshape(1, 1, 2, 2)
+    ends = {}
+    for kind, options in ((DDS, {}), (CDS, {"contrast": 0.0}), (CDS, {"contrast": 5.0})):
+        edit = kind(Attentive(), scale=1, steps=60, lr=0.05, **options)
+        *_, last = edit.walk(x_0, FROM, TO, generators([3], "noise"), None)
+        ends[kind, options.get("contrast")] = last.x_0
+    assert torch.equal(ends[DDS, None], ends[CDS, 0.0])
+    loss = edit.distiller(x_0, FROM, TO)
+    level = loss.model.level(0.2, x_0)
+    there = loss.features(level.alpha * x_0, level, FROM)
+    away = [
+        float(loss.nce(loss.features(level.alpha * ends[CDS, c], level, TO), there))
+        for c in (0.0, 5.0)
+    ]
+    assert away[1] < 0.9 * away[0]
+
+
+def test_what_an_edit_by_a_loss_is_asked_for_reaches_the_loss():
+    for edit, options in (
+        (PDS(MODEL, stride=0.1, identity=0.2), {"stride": 0.1, "identity": 0.2}),
+        (IDS(MODEL, iterations=2), {"iterations": 2}),
+        (CDS(MODEL, contrast=0.0, temperature=0.2), {"contrast": 0.0, "temperature": 0.2}),
+    ):
+        edit.null = EVERYTHING
+        loss = edit.distiller(points(), SOURCE, TARGET)
+        assert type(loss) is getattr(distill, named(edit)) and loss.scale == 7.5
+        assert {name: getattr(loss, name) for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (PDS(MODEL, scale=1, stride=1.0), "stride is 1.0"),
+        (PDS(MODEL, scale=1, identity=-1.0), "identity is -1.0"),
+        (IDS(MODEL, scale=1, iterations=-1), "iterations is -1"),
+        (CDS(MODEL, scale=1), "no self-attention to compare; use DDS"),
+        (CDS(MODEL, scale=1, contrast=-1.0), "contrast is -1.0"),
+    ],
+)
+def test_a_loss_s_options_are_refused_before_the_first_step(edit, message):
+    with pytest.raises(ValueError, match=message):
+        next(edit.steps(points(), SOURCE, TARGET))
 
 
 def test_fixed_points_close_the_round_trip_of_ddim():
@@ -233,6 +314,10 @@ def test_every_method_keeps_the_outside_to_the_bit(edit):
         "SDEdit": lambda: SDEdit(model, steps=3),
         "FlowEdit": lambda: FlowEdit(model, steps=3),
         "DDPM": lambda: DDPM(model, steps=3),
+        "DDS": lambda: DDS(model, scale=1, steps=3),
+        "PDS": lambda: PDS(model, scale=1, steps=3),
+        "IDS": lambda: IDS(model, scale=1, steps=3),
+        "CDS": lambda: CDS(model, scale=1, steps=3, contrast=0.0),
     }[named(edit)]
     x_0 = x_0 + 0.01 * torch.randn(x_0.shape, dtype=torch.float64)
     steps = list(made().steps(x_0, source, target, mask=mask, seed=1))
@@ -313,6 +398,7 @@ def test_masks_that_do_not_fit(mask, message):
         lambda: NullText(MODEL, EVERYTHING, scale=2.0, inner=0),
         lambda: NullText(MODEL, EVERYTHING, scale=2.0, lr=-1.0),
         lambda: FixedPoint(MODEL, iterations=0),
+        lambda: DDS(MODEL, steps=0),
     ],
 )
 def test_options_out_of_range(make):

@@ -115,7 +115,10 @@ def test_the_edit_is_the_method_s(capsys):
     assert (read_image("out/000000.png") - right.clamp(0, 1)).abs().max() <= 0.51 / 255
 
 
-@pytest.mark.parametrize("method", ["ddpm", "fixed_point", "negative_prompt", "null_text"])
+@pytest.mark.parametrize(
+    "method",
+    ["cds", "ddpm", "dds", "fixed_point", "ids", "negative_prompt", "null_text", "pds"],
+)
 def test_every_method_runs(capsys, method):
     words = ("edit", "a.png", *TOLD, "--to", "blue", "--method", method, "--steps", "2")
     assert sds(capsys, *words)[0] == 0
@@ -130,6 +133,10 @@ def test_a_method_brings_options_of_its_own(capsys):
     assert "--draws INT How many noises to average over" in options("flow_edit")
     assert "--draws" not in options("prompt_swap") and "--solver NAME" in options("prompt_swap")
     assert "--inner INT How many steps of Adam at every step" in options("null_text")
+    assert "--lr FLOAT Learning rate of Adam at the first step" in options("dds")
+    assert "--identity FLOAT Weight of the pull to the image" in options("pds")
+    assert "--iterations INT How many iterations for the image's noise" in options("ids")
+    assert "--contrast FLOAT Weight of the term that keeps" in options("cds")
     own = cli._with_own(cli._plugins.find(cli.VERBS, "edit").Options, ["--method=flow_edit"])
     chosen = own(image="", out="", method="flow_edit", draws=3)
     assert cli.own(chosen, "method") == {"strength": 0.85, "steps": 50, "draws": 3}
@@ -232,6 +239,16 @@ def test_sizes(capsys):
         (
             ("edit", "a.png", "--to", "blue", "--method", "null_text", "--scale", "1"),
             "scale = 1 leaves",
+        ),
+        (("edit", "a.png", "--to", "blue", "--method", "dds", "--lr", "0"), "lr is 0.0, expected"),
+        (("edit", "a.png", "--to", "blue", "--method", "pds", "--stride", "2"), "stride is 2.0"),
+        (
+            ("edit", "a.png", "--to", "blue", "--method", "ids", "--iterations", "-1"),
+            "iterations is -1",
+        ),
+        (
+            ("edit", "a.png", "--to", "blue", "--method", "cds", "--contrast", "-1"),
+            "contrast is -1.0",
         ),
         (("likelihood", "a.png", "--probes", "1"), "--probes is 1"),
     ],

@@ -32,6 +32,31 @@ def test_langevin_draws_an_image_a_seed(sampler, capsys):
     assert cli.main(words) == 0 and "3 of them made before" in capsys.readouterr().out
 
 
+def test_langevin_takes_a_file_of_prompts(capsys):
+    """A folder a prompt, each with the images of its prompt alone."""
+    Path("prompts.csv").write_text("prompt,negative_prompt\na heart,\na star,red\n", "utf-8")
+    model = str(tiny_models.folder("sd_epsilon"))
+    words = ["langevin", "--model", model, "--levels", "3", "--steps", "1", "--seeds", "0-1"]
+    assert cli.main([*words, "--prompts", "prompts.csv", "--out", "all"]) == 0
+    folders = ["00000-a-heart", "00001-a-star"]
+    assert sorted(p.name for p in Path("all").iterdir() if p.is_dir()) == folders
+    assert {"sheet.png", "results.jsonl"} < {p.name for p in Path("all").iterdir()}
+    assert cli.main([*words, "a heart", "--out", "one"]) == 0
+    for name in ("000000.png", "000001.png"):
+        alone, first, second = (read_image(Path(f) / name) for f in ("one", *folders_of("all")))
+        assert torch.equal(first, alone) and not torch.equal(second, alone)
+    assert cli.main([*words, "--prompts", "prompts.csv", "--out", "all"]) == 0
+    capsys.readouterr()
+    wrong = ["langevin", "--density", "moons", "--prompts", "prompts.csv", "--out", "no"]
+    assert cli.main(wrong) == 2 and "--density takes no prompt" in capsys.readouterr().err
+    assert cli.main([*words, "a heart", "--prompts", "prompts.csv", "--out", "no"]) == 2
+    assert "expected one of them" in capsys.readouterr().err and not Path("no").exists()
+
+
+def folders_of(out):
+    return sorted(path for path in Path(out).iterdir() if path.is_dir())
+
+
 def test_denoise_says_the_sigma_that_it_found(capsys):
     model = str(tiny_models.folder("ddpm_epsilon"))
     from sdstoolkit import load

@@ -10,7 +10,7 @@ parameters and on seed i only. That is why a seed gives the same image in any ba
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -101,6 +101,17 @@ class Canvas(nn.Module, ABC):
             row: which one, in [0, n).
         """
         return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What there is beside the parameters, by name, so that a run can be put away."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, for a canvas that was made alike.
+
+        Args:
+            state: tensors by name.
+        """
 
     def extra_repr(self) -> str:
         """What ``repr`` adds to the names of the parts."""

@@ -7,7 +7,7 @@ rolled by a random amount, so that no place of it is an edge. Laid side by side,
 seam.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -90,6 +90,19 @@ class Tile(Canvas):
             row.roll(tuple(by), (1, 2)) for row, by in zip(self.image(), shifts, strict=True)
         ])  # fmt: skip
         return self.codec.encode(rolled if augment is None else augment(rolled))
+
+    def state(self) -> dict[str, Tensor]:
+        """Where the draws of the rolls are, a row a row."""
+        return {"roll": torch.stack([generator.get_state() for generator in self._roll])}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the rolls from where `state` was taken.
+
+        Args:
+            state: what `state` gave.
+        """
+        for generator, saved in zip(self._roll, state["roll"], strict=True):
+            generator.set_state(saved.clone())
 
 
 def _double(u: Tensor, axis: int) -> Tensor:

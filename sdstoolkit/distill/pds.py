@@ -15,6 +15,7 @@ The pull to the source's identity that the released code shows comes from a stri
 beta of a single step. Here it is said: `identity` (x_0 - y_0).
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -45,10 +46,10 @@ class PDS(Editing):
     Args:
         model, prompt, source, source_prompt, negative, scale, weight, t_law, limits: as `Editing`.
         stride: t - s, in (0, 1).
-        identity: the weight of x_0 - y_0, a number or a function of the noise level.
+        identity: the weight of x_0 - y_0, at least 0, or a function of the noise level.
 
     Raises:
-        ValueError: `stride` is not in (0, 1), or as `Editing`.
+        ValueError: `stride` or `identity` is out of range, or as `Editing`.
     """
 
     card = Card(
@@ -76,6 +77,8 @@ class PDS(Editing):
     ) -> None:
         if not 0 < stride < 1:
             raise ValueError(f"stride is {stride}, expected a step in t in (0, 1).")
+        if not callable(identity) and not 0 <= identity < math.inf:
+            raise ValueError(f"identity is {identity}, expected a finite number of at least 0.")
         super().__init__(
             model,
             prompt,

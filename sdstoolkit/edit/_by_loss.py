@@ -8,8 +8,7 @@ vanishes where nothing needs to change. A method is a file with a class that nam
     class DDS(ByLoss):
         loss = distill.DDS
 
-and, where the loss has options of its own, an `__init__` that takes them and a `distiller` that
-hands them on.
+and, where the loss has options of its own, an `__init__` that takes them and puts them into `own`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +35,8 @@ class ByLoss(Edit):
 
     Attributes:
         loss: makes the loss, called with the model, the target, and `source`, `source_prompt`,
-            `negative` and `scale`.
+            `negative`, `scale` and `own`.
+        own: the options of the loss's own, by name.
 
     Args:
         model: the model without guidance.
@@ -46,7 +46,7 @@ class ByLoss(Edit):
         lr: of Adam at the beginning, above 0, in the units of x_0; it falls to 0 as a cosine.
 
     Raises:
-        ValueError: one of these is out of range.
+        ValueError: one of these is out of range; at the first step, as the loss.
     """
 
     loss: ClassVar[Callable[..., Distiller]]
@@ -64,6 +64,7 @@ class ByLoss(Edit):
             raise ValueError(f"steps = {steps} is not at least 1.")
         self.model, self.null, self.scale = model, null, scale
         self.count, self.rate = steps, CosineDecay(lr)
+        self.own: dict[str, Any] = {}
 
     @classmethod
     def build(
@@ -80,7 +81,16 @@ class ByLoss(Edit):
     def distiller(
         self, x_0: State, source: Condition | None, target: Condition | None
     ) -> Distiller:
-        """The loss of an edit; a method with options of its own hands them on here."""
+        """The loss of an edit.
+
+        Args:
+            x_0: what is edited, [n, *shape].
+            source: what it shows, of 1 or n rows.
+            target: what it shall show, of 1 or n rows.
+
+        Raises:
+            ValueError: as the loss.
+        """
         return type(self).loss(
             self.model,
             target,
@@ -88,6 +98,7 @@ class ByLoss(Edit):
             source_prompt=source,
             negative=None if self.scale == 1 else self.null,
             scale=self.scale,
+            **self.own,
         )
 
     def walk(
@@ -109,5 +120,6 @@ class ByLoss(Edit):
                 (x.grad,) = torch.autograd.grad(value, x)
             adam.step()
             if mask is not None:
-                x.copy_(blend(x, x_0, mask))
+                with torch.no_grad():
+                    x.copy_(blend(x, x_0, mask))
             yield EditStep(index + 1, self.count, x.detach().clone())
