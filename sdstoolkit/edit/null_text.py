@@ -134,12 +134,13 @@ class NullText(Edit):
                 seen = self.model(x, node.t, Condition(null | free))
                 end = self.scale * told + (1 - self.scale) * _euler(seen, then)
                 loss = (end - goal).square().flatten(1).mean(1)
+                total = loss.sum()
             better = loss.detach() < least
             least = torch.where(better, loss.detach(), least)
             reached = _choose(better, end.detach(), reached)
             best = best | {k: _choose(better, v.detach(), best[k]) for k, v in free.items()}
             if turn < self.inner:
-                slopes = torch.autograd.grad(loss.sum(), list(free.values()))
+                slopes = torch.autograd.grad(total, list(free.values()))
                 for tensor, slope in zip(free.values(), slopes, strict=True):
                     tensor.grad = slope
                 adam.step()
