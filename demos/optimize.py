@@ -83,6 +83,7 @@ class Live:
 def begin(site: Site, run: Run, fields: tuple[Any, ...]) -> Live:
     """Everything checked, and nothing computed yet."""
     prompt, negative, loss, canvas, steps, scale, lr, seeds, source, shows, model = fields
+    loss, canvas = text("the loss", loss, needed=True), text("the canvas", canvas, needed=True)
     rows = jobs.parse_seeds(text("the seeds", seeds, needed=True))
     if len(rows) > MOST_IMAGES:
         raise ValueError(f"{len(rows)} seeds were given, expected {MOST_IMAGES} at most here")
