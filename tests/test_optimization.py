@@ -314,7 +314,7 @@ def refuses(wrong, word):
     assert not re.search(r"\. [A-Z]", message)
 
 
-@pytest.mark.parametrize(("options", "word"), OPTIONS, ids=str)
+@pytest.mark.parametrize(("options", "word"), OPTIONS, ids=[word for _, word in OPTIONS])
 def test_a_wrong_option_is_refused_at_once_in_one_sentence(options, word):
     canvas, loss = Latents(prior(), n=2), SDS(prior(), about(1.0))
     refuses(lambda: optimize(canvas, loss, **options), word)
