@@ -113,7 +113,7 @@ REFUSED = {
     "view": (("--view", "upside=a heart"), "rotate180"),
     "latent view": (("--view", "flip=a heart", "--canvas", "latents"), "use Pixels"),
     "times": (("--t-min", "0.9", "--t-max", "0.1"), "t_min <= t_max"),
-    "source": (("--source", "source.png", "--canvas", "siren"), "take pixels"),
+    "source": (("--source", "source.png", "--canvas", "siren"), "takes no --source; pixels does"),
     "scale": (("--loss", "asd", "--scale", "1"), "scale"),
     "few": (("--loss", "repulsive", "--seeds", "0-1"), "3 or more"),
 }

@@ -56,7 +56,7 @@ def test_an_inversion_and_its_report(capsys):
     code, out, err = sds(capsys, *words)
     assert code == 0 and "latent norm, z-score" in out and "36/36" in err
     ends = (".png", "-inverted.safetensors", "-compare.png", "-report.txt", "-report.json")
-    names = {f"000000{end}" for end in ends} | {"manifest.json"}
+    names = {f"000000{end}" for end in ends} | {"manifest.json", "results.jsonl"}
     assert {path.name for path in Path("out").iterdir()} == names
     report = json.loads(Path("out/000000-report.json").read_text())
     assert report["round_trip"][0] < 1e-12 and report["image_db"] == report["floor_db"]
@@ -90,7 +90,7 @@ def test_an_edit_with_a_mask(capsys):
     code, out, err = sds(capsys, *words, "--keep", "pixels")
     assert code == 0 and out == "out: 2 images\n" and "6/6" in err
     ends = (".png", "-steps.png", "-compare.png", "-report.txt", "-report.json")
-    names = {f"00000{k}{end}" for end in ends for k in (0, 1)} | {"manifest.json"}
+    names = {f"00000{k}{end}" for end in ends for k in (0, 1)} | {"manifest.json", "results.jsonl"}
     assert {path.name for path in Path("out").iterdir()} == names
     image, inside = read_image("a.png"), read_image("mask.png", mode="L")
     outside = (inside == 0).expand_as(image)
