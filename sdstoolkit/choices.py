@@ -344,20 +344,16 @@ def weight(name: str | None) -> Any:
 
 def make_loss(options: Any, prior: "Prior", source: Any) -> Any:
     """The loss that was chosen, or a view for each prompt."""
-    from sdstoolkit.views import View, look_of
+    from sdstoolkit.views import View, as_it_is, look_of
 
     loss = _loss(options, prior, options.prompt, source)
-    views = [View(_as_it_is, loss)]
+    views = [View(as_it_is, loss)]
     for view in options.view:
         look, found, prompt = view.partition("=")
         if not found:
             raise ValueError(f"--view is {view!r}, expected LOOK=PROMPT: flip='a blue star'")
         views.append(View(look_of(look), _loss(options, prior, prompt, source)))
     return loss if len(views) == 1 else views
-
-
-def _as_it_is(image: Any) -> Any:
-    return image
 
 
 def _loss(options: Any, prior: "Prior", prompt: str, source: Any) -> "Distiller":

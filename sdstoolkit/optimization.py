@@ -20,7 +20,7 @@ from sdstoolkit._typing import Rows
 from sdstoolkit.canvas.base import Augment, Canvas
 from sdstoolkit.distill.base import Distiller
 from sdstoolkit.rng import generators, seeds_of
-from sdstoolkit.views import Look, Loss, View
+from sdstoolkit.views import Look, Loss, View, as_it_is
 
 __all__ = ["CosineDecay", "Loss", "Optimization", "Step", "optimize"]
 
@@ -146,7 +146,7 @@ def optimize(
     if check_every < 1:
         raise ValueError(f"check_every is {check_every}, expected at least 1 step.")
     seeds = canvas.seeds if seed is None else seeds_of(seed, canvas.n)
-    views = [View(_as_it_is, loss)] if isinstance(loss, Loss) else list(loss)
+    views = [View(as_it_is, loss)] if isinstance(loss, Loss) else list(loss)
     if not views:
         raise ValueError("There is no view to optimise for; give a loss, or one View or more.")
     parameters = [p for p in canvas.parameters() if p.requires_grad]
@@ -288,13 +288,9 @@ def _under(begins: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(begins) :]: v for name, v in state.items() if name.startswith(begins)}
 
 
-def _as_it_is(image: Tensor) -> Tensor:
-    return image
-
-
 def _through(look: Look, added: Augment | None) -> Augment | None:
     """A view, then an augmentation; None if there is neither."""
-    if look is _as_it_is:
+    if look is as_it_is:
         return added
     return look if added is None else lambda image: added(look(image))
 

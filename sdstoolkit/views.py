@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from sdstoolkit._typing import Image
 
-__all__ = ["LOOKS", "Jigsaw", "Look", "Loss", "View", "look_of"]
+__all__ = ["LOOKS", "Jigsaw", "Look", "Loss", "View", "as_it_is", "look_of"]
 
 Look = Callable[[Tensor], Tensor]
 
@@ -32,6 +32,11 @@ class Loss(Protocol):
     ) -> Tensor:
         """A scalar with a gradient by x_0."""
         ...
+
+
+def as_it_is(image: Tensor) -> Tensor:
+    """The look that changes nothing; `optimize` does not decode for it."""
+    return image
 
 
 class View(NamedTuple):
