@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 CAPTIONS_A_DRAWING = 4
+PLACES = ("alone", "left", "right", "above", "below")
+NOTHING = 0
 
 
 def captions(drawn: Drawings, tokenizer: "CLIPTokenizer", *, seed: int = 0) -> Tensor:
@@ -46,16 +48,20 @@ def tokens(tokenizer: "CLIPTokenizer", texts: list[str]) -> Tensor:
 
 
 class Reader(nn.Module):
-    """Reads the attributes of a scene off its caption: one query and one linear map each.
+    """Reads off a caption what is drawn, and where: one query and one linear map an attribute.
 
-    An attribute that a caption leaves out is answered by its share in the data, as it should be.
-    Attributes of the second object and the relation count only where there are two objects.
+    Of two objects, the one that the caption names first may lie on any side. A denoiser that is
+    told "first, second, right of" must find out for itself what goes where, and mixes the two up
+    for thousands of steps; so the reader is asked what is on the left, on the right, above, below
+    and, of a lone object, anywhere, one class of each standing for nothing there. An attribute
+    that a caption leaves out is answered by its share in the data, as it should be.
     """
 
-    sizes = {
-        "count": 2, "background": 8, "quality": 5, "relation": 4,
-        "shape 1": 9, "colour 1": 8, "size 1": 2, "shape 2": 9, "colour 2": 8, "size 2": 2,
-    }  # fmt: skip
+    sizes = {"count": 2, "background": 8, "quality": 5} | {
+        f"{what} {place}": kinds + 1
+        for place in PLACES
+        for what, kinds in (("shape", 9), ("colour", 8), ("size", 2))
+    }
 
     def __init__(self, text_encoder: nn.Module) -> None:
         super().__init__()
@@ -65,21 +71,39 @@ class Reader(nn.Module):
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
         self.heads = nn.ModuleList(nn.Linear(width, size) for size in self.sizes.values())
 
-    def loss(self, ids: Tensor, scenes: data.Scenes) -> Tensor:
-        """Mean cross-entropy of the attributes, in nats."""
+    def forward(self, ids: Tensor) -> list[Tensor]:
+        """Logits of every attribute, in the order of ``sizes``, [n, kinds] each."""
         states = self.text_encoder(ids).last_hidden_state
         answers = self.attention(self.queries.expand(len(ids), -1, -1), states, states)[0]
-        truth = [scenes.count - 1, scenes.background, scenes.quality, scenes.relation]
-        for k in range(2):
-            truth += [scenes.shape[:, k], scenes.colour[:, k], scenes.size[:, k]]
-        pair = scenes.count == 2
-        always = torch.ones_like(pair)
-        counted = [always] * 3 + [pair] + [always] * 3 + [pair] * 3
-        losses = [
-            F.cross_entropy(head(answers[:, k]), truth[k], reduction="none")[counted[k]].mean()
-            for k, head in enumerate(self.heads)
-        ]
+        return [head(answers[:, k]) for k, head in enumerate(self.heads)]
+
+    def loss(self, ids: Tensor, scenes: data.Scenes) -> Tensor:
+        """Mean cross-entropy of the attributes, in nats; a place counts as much full as empty."""
+        losses = []
+        for logits, (name, truth) in zip(self(ids), attributes(scenes).items(), strict=True):
+            error = F.cross_entropy(logits, truth, reduction="none")
+            for part in (truth == NOTHING, truth != NOTHING) if " " in name else (truth >= 0,):
+                losses.append(error[part].sum() / part.sum().clamp(min=1))
         return torch.stack(losses).mean()
+
+
+def attributes(scenes: data.Scenes) -> dict[str, Tensor]:
+    """What a Reader is to find, in the order of its ``sizes``, int64 [n] each."""
+    two = scenes.count == 2
+    # Right of is opposite to left of, below to above.
+    first = torch.where(two, 1 + scenes.relation, 0)
+    second = torch.where(two, 1 + (scenes.relation ^ 1), -1)
+    found = {
+        "count": scenes.count - 1,
+        "background": scenes.background,
+        "quality": scenes.quality,
+    }
+    for k, place in enumerate(PLACES):
+        here = torch.stack([first == k, second == k], 1)
+        for what in ("shape", "colour", "size"):
+            there = (1 + getattr(scenes, what)) * here
+            found[f"{what} {place}"] = there.sum(1)
+    return found
 
 
 def train_text_encoder(
