@@ -87,7 +87,7 @@ def test_lessons_part_the_scenes_and_the_timetable_starts_easy() -> None:
     assert scenes.count[torch.cat(rows[:2])].max() == 1
     assert recipe.timetable(0.0).tolist() == [1, 0, 0, 0]
     assert recipe.timetable(0.2).tolist() == [0.5, 0.5, 0, 0]
-    assert recipe.timetable(1.0).tolist() == pytest.approx([0.2, 0.2, 0.45, 0.15])
+    assert recipe.timetable(1.0).tolist() == pytest.approx([n / 5.75 for n in (1, 1, 3, 0.75)])
 
 
 def test_a_reader_is_asked_what_lies_where() -> None:

@@ -39,7 +39,7 @@ class Budget:
     drawings: int = 65_536
     autoencoder: int = 3_500
     text: int = 1_500
-    denoiser: int = 12_000
+    denoiser: int = 9_000
     seed: int = 0
 
 
@@ -83,7 +83,7 @@ def train_shapes(
         plan = Plan(steps=budget.text, lr=2e-3, seed=seed + 4, muon=True)
         file = run / "text_encoder.safetensors"
         histories["text encoder"] = reading.train_text_encoder(
-            text_encoder, drawn, ids, plan, checkpoint=file, share=share
+            text_encoder, unet.add_embedding, drawn, ids, plan, checkpoint=file, share=share
         )
     else:
         autoencoder, text_encoder, unet = unpack(start)

@@ -48,13 +48,14 @@ def tokens(tokenizer: "CLIPTokenizer", texts: list[str]) -> Tensor:
 
 
 class Reader(nn.Module):
-    """Reads off a caption what is drawn, and where: one query and one linear map an attribute.
+    """Reads off a pooled caption what is drawn, and where: a linear map an attribute.
 
-    Of two objects, the one that the caption names first may lie on any side. A denoiser that is
-    told "first, second, right of" must find out for itself what goes where, and mixes the two up
-    for thousands of steps; so the reader is asked what is on the left, on the right, above, below
-    and, of a lone object, anywhere, one class of each standing for nothing there. An attribute
-    that a caption leaves out is answered by its share in the data, as it should be.
+    It reads what the denoiser's blocks get, the caption pooled to one vector. A pool of random
+    weights keeps which colours there are and not whose they are, and the denoiser then mixes up
+    two objects for as long as it is trained. Of two objects, the one that is named first may lie
+    on any side; so the reader is asked what is on the left, on the right, above, below and, of a
+    lone object, anywhere, class 0 standing for nothing there. An attribute that a caption leaves
+    out is answered by its share in the data, as it should be.
     """
 
     sizes = {"count": 2, "background": 8, "quality": 5} | {
@@ -63,19 +64,15 @@ class Reader(nn.Module):
         for what, kinds in (("shape", 9), ("colour", 8), ("size", 2))
     }
 
-    def __init__(self, text_encoder: nn.Module) -> None:
+    def __init__(self, text_encoder: nn.Module, pool: nn.Module, width: int) -> None:
         super().__init__()
-        self.text_encoder = text_encoder
-        width = networks.TEXT_WIDTH
-        self.queries = nn.Parameter(torch.randn(len(self.sizes), width) / width**0.5)
-        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.text_encoder, self.pool = text_encoder, pool
         self.heads = nn.ModuleList(nn.Linear(width, size) for size in self.sizes.values())
 
     def forward(self, ids: Tensor) -> list[Tensor]:
         """Logits of every attribute, in the order of ``sizes``, [n, kinds] each."""
-        states = self.text_encoder(ids).last_hidden_state
-        answers = self.attention(self.queries.expand(len(ids), -1, -1), states, states)[0]
-        return [head(answers[:, k]) for k, head in enumerate(self.heads)]
+        pooled = self.pool(self.text_encoder(ids).last_hidden_state)
+        return [head(pooled) for head in self.heads]
 
     def loss(self, ids: Tensor, scenes: data.Scenes) -> Tensor:
         """Mean cross-entropy of the attributes, in nats; a place counts as much full as empty."""
@@ -108,6 +105,7 @@ def attributes(scenes: data.Scenes) -> dict[str, Tensor]:
 
 def train_text_encoder(
     text_encoder: nn.Module,
+    pool: nn.Module,
     drawn: Drawings,
     ids: Tensor,
     plan: Plan,
@@ -116,8 +114,12 @@ def train_text_encoder(
     checkpoint: Path | None = None,
     share: Share = ALONE,
 ) -> History:
-    """Fit a Reader around the text encoder. One pass of 32 tokens a caption and step."""
-    reader = Reader(text_encoder)
+    """Fit a Reader around the text encoder and the denoiser's pool, [n, 32, 128] -> [n, 448].
+
+    One pass of 32 tokens a caption and step.
+    """
+    width = pool(torch.zeros(1, 1, networks.TEXT_WIDTH)).shape[1]
+    reader = Reader(text_encoder, pool, width)
 
     def loss(step: int, rng: Generator) -> Tensor:
         rows = torch.randint(len(ids), (batch,), generator=rng)

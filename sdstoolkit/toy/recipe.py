@@ -118,8 +118,8 @@ def timetable(progress: float) -> Tensor:
     With every scene mixed in from the start, captions taught colours alone for two thousand steps
     and outlines stayed blobs; large single objects teach outlines in a few hundred.
     """
-    small, rest = min(max((progress - 0.07) / 0.1, 0), 1), min(max((progress - 0.2) / 0.15, 0), 1)
-    shares = torch.tensor([1.0, small, 2.25 * rest, 0.75 * rest])
+    small, rest = (min(max((progress - a) / b, 0), 1) for a, b in ((0.09, 0.09), (0.22, 0.14)))
+    shares = torch.tensor([1.0, small, 3 * rest, 0.75 * rest])
     return shares / shares.sum()
 
 
