@@ -95,7 +95,8 @@ def options_in_help(options: type, text: str, above: str = "--") -> int:
     for field in dataclasses.fields(options):
         flag = above + field.name.replace("_", "-")
         if dataclasses.is_dataclass(hints[field.name]):
-            count += options_in_help(hints[field.name], text, f"{flag}.")
+            flat = hasattr(hints[field.name], "__tyro_markers__")
+            count += options_in_help(hints[field.name], text, above if flat else f"{flag}.")
             continue
         count += 1
         if not mentions(hints[field.name], "positional"):
