@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sdstoolkit.prior import Prior
 
 NEEDED = ("image", "mask", "hint", "embedding")  # files, by a model that accepts them
-NAMES = {"hint_strength": "strength"}  # of options that a verb has under the other name
 TOLD = (*NEEDED, "label", "strength", "guidance")
 Number = tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the model's own)")
 
@@ -60,12 +59,11 @@ class Telling:
             mask: [1, 1, h, w], likewise.
 
         Raises:
-            ValueError: an option that the model does not take, one that it needs is not there, or
-                a file that cannot be read.
+            ValueError: an option is not taken, one is missing, or a file cannot be read.
         """
         from sdstoolkit.prior import Told
 
-        named = {NAMES.get(k, k): v for k, v in vars(self).items()}
+        named = {**vars(self), "strength": self.hint_strength}
         given = {k: v for k, v in named.items() if k in TOLD and v not in ("", None)}
         prior.refuse({k: v for k, v in given.items() if k not in prior.accepts})
         always = {k: v for k, v in given.items() if k in ("strength", "guidance")}
@@ -77,8 +75,8 @@ class Telling:
         if missing:
             flags = " and ".join(f"--{name}" for name in missing)
             raise ValueError(f"{type(prior.score).__name__} takes {prior.takes}; give {flags}")
-        if self.embedding and (negative := self._embedding("negative_image_embeds")) is not None:
-            always["embedding"] = negative
+        if self.embedding:
+            always["embedding"] = self._embedding("negative_image_embeds")
         return Told(prior, always) if always else prior
 
     def leads(self, prompt: str) -> bool:
@@ -96,7 +94,7 @@ class Telling:
         return inner.condition(prompt or None, **(getattr(prior, "always", {}) | own))
 
     def condition(self, prior: "Prior", prompt: str) -> "Condition":
-        """The same as a condition."""
+        """The same, as a condition."""
         wish = self.wish(prior, prompt)
         return prior.condition(wish) if wish is None or isinstance(wish, str) else wish
 
@@ -104,16 +102,19 @@ class Telling:
         """Those that were given, all of which decide on an image."""
         from sdstoolkit.runs import named
 
-        given = {k: v for k, v in asdict(self).items() if v not in ("", None, "exact")}
-        given = {k: v for k, v in given.items() if v is not False}
+        plain = asdict(type(self)())
+        given = {k: v for k, v in asdict(self).items() if v != plain[k]}
         return {k: named(v) if k in NEEDED else v for k, v in given.items()}
 
-    def _embedding(self, name: str) -> "Tensor | None":
-        """One of the vectors of the file, or None."""
+    def _embedding(self, name: str) -> "Tensor":
+        """One of the vectors of the file."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
-            return load_file(self.embedding).get(name)
+            held = load_file(self.embedding)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"the embedding {self.embedding!r} cannot be read: {error}") from None
+        if name not in held:
+            raise ValueError(f"{self.embedding!r} holds {', '.join(held)}, expected {name} too")
+        return held[name]

@@ -292,7 +292,8 @@ def _drawn_by_us(*modules: str) -> Callable[[Any, Tensor, dict[str, Any]], Any]:
         with pytest.MonkeyPatch.context() as patch:
             for module in modules:
                 patch.setattr(f"{module}.randn_tensor", lambda *a, **k: noises.normal())
-            return pipeline(num_inference_steps=STEPS, **arguments)[0]
+            made = pipeline(num_inference_steps=STEPS, **arguments)[0]
+        return made if isinstance(made, Tensor) else torch.from_numpy(made).permute(0, 3, 1, 2)
 
     return run
 

@@ -1,5 +1,7 @@
 """What verbs tell a model besides a prompt, and how they open it, through the command itself."""
 
+import dataclasses
+import inspect
 import json
 from pathlib import Path
 
@@ -10,10 +12,13 @@ from families import opened
 from safetensors.torch import save_file
 from test_additions import lora, tiny_autoencoder
 
+import sdstoolkit
 from sdstoolkit import ProbabilityFlow, _plugins, cli
+from sdstoolkit.adapters import LoRA, Token, load
 from sdstoolkit.adapters._checkpoint import quiet
 from sdstoolkit.guidance import ClassifierFree
 from sdstoolkit.images import read_image, write_image
+from sdstoolkit.pipelines._loading import MEMORY, Loading
 from sdstoolkit.prior import Told
 from sdstoolkit.solvers import Euler
 
@@ -64,6 +69,7 @@ def _files(tmp_path, monkeypatch):
     write_image("wide.png", torch.rand(1, 3, 16, 24))
     write_image("mask.png", (torch.rand(1, 1, 16, 16) > 0.5).float())
     save_file(EMBEDDING, "embedding.safetensors")
+    save_file({"image_embeds": EMBEDDING["image_embeds"]}, "half.safetensors")
 
 
 def sds(capsys, verb, name, *words):
@@ -166,6 +172,7 @@ def test_an_edit_tells_its_own_image_and_mask(capsys):
         ("controlnet", (PROMPT, "--hint-strength", "nan"), "--hint-strength is nan"),
         ("kandinsky_2_2", (), "takes an image embedding; give --embedding"),
         ("kandinsky_2_2", ("--embedding", "image.png"), "cannot be read"),
+        ("kandinsky_2_2", ("--embedding", "half.safetensors"), "expected negative_image_embeds"),
         ("dit", ("--loras", "no.safetensors"), "takes no LoRAs"),
         ("sdxl", (PROMPT, "--loras", "image.png=1"), "is a .png file, not safetensors"),
         ("sdxl", (PROMPT, "--loras", "a.safetensors=inf"), "scale of the LoRA"),
@@ -257,3 +264,26 @@ def test_a_told_prior_frees_its_text():
     assert "hint" in told.condition()
     with pytest.raises(ValueError, match="is new and the text encoder was dropped"):
         told.condition("another")
+
+
+def test_every_argument_of_load_is_an_option(monkeypatch):
+    """But for the hub's connection, which has a variable of its own, and each reaches it."""
+    flags = dict.fromkeys(MEMORY, True)
+    kept: dict = {}
+    monkeypatch.setattr(sdstoolkit, "load", lambda name, **given: kept.update(given))
+    loading = Loading(
+        loras=("a", "b=0.5", "b=c=-1"),
+        tokens=("t=sks",),
+        revision="main",
+        dtype="bfloat16",
+        **flags,
+    )
+    loading.open("model")
+    assert set(kept) == {*inspect.signature(load).parameters} - {
+        "name_or_path",
+        "local_files_only",
+    }
+    assert {field.name for field in dataclasses.fields(Loading)} == set(kept)
+    assert kept | flags == kept and kept["dtype"] == torch.bfloat16 and kept["variant"] is None
+    assert kept["loras"] == [LoRA("a"), LoRA("b", 0.5), LoRA("b=c", -1.0)]
+    assert kept["tokens"] == [Token("t", "sks")]
