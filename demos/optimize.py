@@ -20,6 +20,7 @@ from sdstoolkit.demos import _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
 from sdstoolkit.demos._site import DEVICE, Run, Site, pack
 from sdstoolkit.demos._watch import Looks
+from sdstoolkit.pipelines._loading import Loading
 from sdstoolkit.pipelines.optimize import Options
 from sdstoolkit.prior import Prior
 from sdstoolkit.rng import generators, normal
@@ -105,7 +106,7 @@ def begin(site: Site, run: Run, fields: tuple[Any, ...]) -> Live:
         negative_prompt=text("the negative prompt", negative),
         source="" if start is None else _kept(start, run),
         source_prompt=text("what the image shows", shows),
-        device=site.device,
+        loading=Loading(device=site.device),
     )
     start = None if start is None else start.to(prior.device)
     made = make_canvas(options, prior, rows, start)
@@ -199,7 +200,7 @@ def _keep(run: Run, live: Live, state: str) -> str:
     with torch.no_grad():
         rows = live.canvas.image().float().cpu()
     with job:
-        job.note(device=live.options.device, model=live.prior.score.describe())
+        job.note(device=live.options.loading.device, model=live.prior.score.describe())
         for seed, row in zip(live.seeds, rows, strict=True):
             kept = "frozen" if seed in live.frozen else state
             job.keep(seed, row, state=kept, steps=live.frozen.get(seed, live.done))

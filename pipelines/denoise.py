@@ -10,12 +10,13 @@ finest details of the image, and said. One network evaluation. The folder then h
   manifest.json     what is needed to make it again, and the hash of every file
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from sdstoolkit.cli import Range, launch
+from sdstoolkit.pipelines._loading import Loading
 
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
@@ -35,10 +36,7 @@ class Options:
     """Standard deviation of the noise, in units of an image from 0 to 1: above 0."""
     prompt: str = ""
     """What the image shows, for a model that reads prompts."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the network computes in."""
+    loading: Loading = field(default_factory=Loading)
 
 
 def run(options: Options) -> int:
@@ -50,20 +48,17 @@ def run(options: Options) -> int:
 
 def make(job: "Job", options: Options) -> None:
     """Load, denoise, and keep what came out."""
-    import torch
-
-    from sdstoolkit import jobs, load, read_image, tweedie
+    from sdstoolkit import read_image, tweedie
 
     noisy = read_image(options.image)
-    device = jobs.pick_device(options.device)
-    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
+    prior = options.loading.open(options.model)
     condition = prior.condition(options.prompt or None)
-    clean = tweedie.denoise_image(prior, noisy.to(device), options.sigma, condition)
+    clean = tweedie.denoise_image(prior, noisy.to(prior.device), options.sigma, condition)
     sigma = float(clean.sigma)
     if options.sigma is None:
         print(f"the noise was estimated: sigma is {sigma:.4f}")
     with job:
-        job.note(device=device, model=prior.score.describe())
+        job.note(**options.loading.facts(prior))
         job.keep(0, clean.x_0.float().cpu(), state="done", steps=1, sigma=sigma)
         job.gather()
 

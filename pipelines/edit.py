@@ -13,12 +13,14 @@ A method has options of its own, see `sds edit --method NAME --help`. The folder
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from sdstoolkit.cli import Own, Range, launch, one_of, own, plugin
+from sdstoolkit.pipelines._loading import Loading
+from sdstoolkit.pipelines._telling import Telling
 
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
@@ -37,6 +39,8 @@ class Options:
     """What it shows; nothing for a model without words."""
     to: str = ""
     """What it shall show."""
+    to_label: Annotated[int | None, Range(low=0), tyro.conf.arg(metavar="INT")] = None
+    """The class that it shall be of, beside --label, which it is of: 0 or more."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder to write: a new or an empty one, or one to resume."""
     mask: str = ""
@@ -53,16 +57,10 @@ class Options:
     """What to steer away from; by default the empty prompt."""
     seeds: Annotated[str, tyro.conf.arg(metavar="SEEDS")] = "0"
     """The edits to make, one a seed, for methods that draw noise: for example 0-3,7."""
-    fit: Literal["exact", "crop", "pad"] = "exact"
-    """What to do with an image of another size than the model's: refuse it, crop it, or pad it."""
-    convert: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Read also transparency (on white), 16 bits, CMYK and other colours, by converting them."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the network computes in; the state is float64."""
     batch_size: Annotated[int, Range(low=1)] = 4
     """Images at a time: 1 or more."""
+    loading: Loading = field(default_factory=Loading)
+    telling: Telling = field(default_factory=Telling)
 
 
 def run(options: Options) -> int:
@@ -74,16 +72,16 @@ def run(options: Options) -> int:
 
 def make(job: "Job", options: Options) -> None:
     """Load, edit batch after batch, compare, and draw what came out."""
-    import torch
+    from sdstoolkit import edit, images, jobs, pictures
 
-    from sdstoolkit import edit, images, jobs, load, pictures
-
-    device = jobs.pick_device(options.device)
-    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
-    image = pictures.open_image(options.image, prior, how=options.fit, convert=options.convert)
-    inside = pictures.open_mask(options.mask, options.image, prior, how=options.fit)
-    source, target = prior.condition(options.prompt or None), prior.condition(options.to or None)
-    null = prior.condition(options.negative_prompt or None) if options.to else None
+    prior = options.loading.open(options.model)
+    image = options.telling.read(options.image, prior)
+    inside = pictures.open_mask(options.mask, options.image, prior, how=options.telling.fit)
+    prior = options.telling.tell(prior, image=image, mask=inside)
+    source = options.telling.condition(prior, options.prompt)
+    target = prior.condition(options.to or None, label=options.to_label)
+    led = bool(options.to) or options.to_label is not None
+    null = prior.condition(options.negative_prompt or None) if led else None
     kind = plugin("sdstoolkit.edit", options.method, edit.Edit)
     method = kind.build(prior.score, null, scale=options.scale, options=own(options, "method"))
     codec, x_0 = prior.codec, prior.codec.encode(image).detach()
@@ -93,7 +91,7 @@ def make(job: "Job", options: Options) -> None:
     total = next(method.steps(x_0, source, target, mask=small)).steps  # what is wrong shows here
     prior.drop_text()
     with job, jobs.progress(len(job.mine) * total) as tell:
-        job.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
+        job.note(**options.loading.facts(prior))
         for seeds in job.batches(options.batch_size):
             looks, at, rows = [], 0, x_0.expand(len(seeds), -1, -1, -1)
             for step in method.steps(rows, source, target, mask=small, seed=seeds):

@@ -8,12 +8,13 @@ autoencoder alone brings it back; with a plot, alpha, sigma and the log-SNR of t
 are drawn over the times.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import tyro
 
 from sdstoolkit.cli import Range, launch
+from sdstoolkit.pipelines._loading import Loading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +29,17 @@ class Options:
     """Where to draw the noise schedule: .png, .svg or .pdf."""
     images: Annotated[int, Range(low=1)] = 1
     """Images at a time, for the costs: 1 or more."""
-    device: str = "cpu"
-    """Where to put the networks: cpu, cuda, cuda:1, ..."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the networks compute in."""
+    loading: Loading = field(default_factory=lambda: Loading(device="cpu"))
 
 
 def run(options: Options) -> int:
     """Load the model and print what it is."""
     import torch
 
-    from sdstoolkit import inspection, load, plots, read_image
+    from sdstoolkit import inspection, plots, read_image
 
     image = None if options.image is None else read_image(options.image)
-    prior = load(options.model, device=options.device, dtype=getattr(torch, options.dtype))
+    prior = options.loading.open(options.model)
     score, codec = prior.score, prior.codec
     about = score.describe()
     print(f"model             {options.model}: {type(score).__name__}, takes {prior.takes}")

@@ -13,12 +13,14 @@ The image goes up the probability flow and down again. The folder then holds
 """
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from sdstoolkit.cli import Range, launch, one_of, plugin
+from sdstoolkit.pipelines._loading import Loading
+from sdstoolkit.pipelines._telling import Telling
 
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
@@ -46,14 +48,8 @@ class Options:
     """How far to go, a time: above 0, at most 1. 1 is all the way to noise."""
     scale: Annotated[float, Range()] = 1.0
     """Guidance scale: any finite number; 1 is no guidance, and the safest here."""
-    fit: Literal["exact", "crop", "pad"] = "exact"
-    """What to do with an image of another size than the model's: refuse it, crop it, or pad it."""
-    convert: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Read also transparency (on white), 16 bits, CMYK and other colours, by converting them."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the network computes in; the state is float64."""
+    loading: Loading = field(default_factory=Loading)
+    telling: Telling = field(default_factory=Telling)
 
 
 def run(options: Options) -> int:
@@ -67,17 +63,18 @@ def make(job: "Job", options: Options) -> None:
     """Load, go up and down, report, and draw what came back."""
     import torch
 
-    from sdstoolkit import ClassifierFree, ProbabilityFlow, jobs, load, pictures
+    from sdstoolkit import ClassifierFree, ProbabilityFlow, jobs, pictures
     from sdstoolkit.solvers import Solver
 
     solver = plugin("sdstoolkit.solvers", options.solver, Solver)()
-    device = jobs.pick_device(options.device)
-    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
-    image = pictures.open_image(options.image, prior, how=options.fit, convert=options.convert)
-    condition, null = prior.condition(options.prompt or None), prior.condition(None)
+    prior = options.loading.open(options.model)
+    image = options.telling.read(options.image, prior)
+    prior = options.telling.tell(
+        prior, image=image)
+    condition = options.telling.condition(prior, options.prompt)
     model = prior.score
-    if options.prompt and options.scale != 1:
-        model = ClassifierFree(model, null, scale=options.scale)
+    if options.telling.leads(options.prompt) and options.scale != 1:
+        model = ClassifierFree(model, prior.condition(None), scale=options.scale)
     flow = ProbabilityFlow(model, steps=options.steps, solver=solver, start=options.strength)
     with torch.no_grad():
         x_0 = prior.codec.encode(image)
@@ -88,7 +85,7 @@ def make(job: "Job", options: Options) -> None:
         inverted = flow.invert(x_0, condition, seed=0)
         report = flow.report(inverted, codec=prior.codec, image=image, iterations=ITERATIONS)
         back = flow.replay(inverted)
-        job.note(device=device, threads=torch.get_num_threads(), model=model.describe())
+        job.note(**options.loading.facts(prior, model))
         job.note(solver=solver.describe(), weights=inverted.base)
         with torch.no_grad():
             alone, came = prior.codec.decode(x_0).float(), prior.codec.decode(back).float()

@@ -10,12 +10,14 @@ a seed, grid.png and manifest.json; with --prompts FILE, a folder a prompt. With
 is how many points fell where; beside it are the field, trajectories, the annealing, the moments.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from sdstoolkit.cli import Range, launch
+from sdstoolkit.pipelines._loading import Loading
+from sdstoolkit.pipelines._showing import Showing
 
 if TYPE_CHECKING:
     from sdstoolkit.batch import Batch
@@ -52,14 +54,12 @@ class Options:
     """Signal-to-noise ratio of a correction, for predictor-corrector: above 0 and below 1."""
     scale: Annotated[float, Range()] = 3.0
     """Guidance scale: any finite number; 1 is no guidance."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the network computes in."""
     batch_size: Annotated[int, Range(low=1)] = 4
     """Images at a time in each process: 1 or more; halved where they do not fit into memory."""
     processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
     """How many processes there must be: 1 or more; by default what the launcher was told."""
+    loading: Loading = field(default_factory=Loading)
+    telling: Showing = field(default_factory=Showing)
 
 
 def run(options: Options) -> int:
@@ -87,23 +87,22 @@ def make(works: "Batch", options: Options) -> None:
     """Load, draw batch after batch, and keep what came out."""
     import torch
 
-    from sdstoolkit import ClassifierFree, jobs, load
+    from sdstoolkit import ClassifierFree, jobs
 
-    device = jobs.pick_device(options.device)
-    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
+    prior = options.telling.show(options.loading.open(options.model))
 
     def begin(job: "Job") -> tuple[Any, Any]:
         asked, score = job.record["options"], prior.score
-        if asked["prompt"] and options.scale != 1:
-            null = prior.condition(asked.get("negative_prompt", ""))
+        if options.telling.leads(asked["prompt"]) and options.scale != 1:
+            null = prior.condition(asked.get("negative_prompt") or None)
             score = ClassifierFree(score, null, scale=options.scale)
-        return annealed(score, options), prior.condition(asked["prompt"] or None)
+        return annealed(score, options), options.telling.condition(prior, asked["prompt"])
 
     rounds = options.levels + 1
     begun = {job.out: begin(job) for job in works.jobs}  # what is wrong shows here
     prior.drop_text()
     with works, jobs.progress(works.mine * rounds, unit="level") as tell:
-        works.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
+        works.note(**options.loading.facts(prior))
         for job, part in works.parts(options.batch_size):
             sampler, condition = begun[job.out]
             with part as seeds, torch.no_grad():

@@ -12,13 +12,15 @@ model of latents gives the density of the latent, not of pixels. The folder then
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from sdstoolkit.cli import Range, launch
+from sdstoolkit.pipelines._loading import Loading
+from sdstoolkit.pipelines._telling import Telling
 
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
@@ -40,16 +42,10 @@ class Options:
     """Steps of a Runge-Kutta method of order 4, four evaluations each: 1 or more."""
     probes: Annotated[int, Range(low=2)] = 4
     """Random probes for the trace: 2 or more; the standard error falls as one over their root."""
-    fit: Literal["exact", "crop", "pad"] = "exact"
-    """What to do with an image of another size than the model's: refuse it, crop it, or pad it."""
-    convert: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Read also transparency (on white), 16 bits, CMYK and other colours, by converting them."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the network computes in; the state is float64."""
     batch_size: Annotated[int, Range(low=1)] = 4
     """Images at a time: 1 or more; more are quicker and take more memory."""
+    loading: Loading = field(default_factory=Loading)
+    telling: Telling = field(default_factory=Telling)
 
 
 def run(options: Options) -> int:
@@ -66,16 +62,16 @@ def make(job: "Job", options: Options) -> None:
     """Load, weigh batch after batch, and list what was found."""
     import torch
 
-    from sdstoolkit import KLCodec, images, jobs, likelihood, load, pictures
+    from sdstoolkit import KLCodec, images, jobs, likelihood, pictures
 
-    device = jobs.pick_device(options.device)
-    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
-    condition = prior.condition(options.prompt or None)
-    opened = partial(pictures.open_image, prior=prior, how=options.fit, convert=options.convert)
+    prior = options.loading.open(options.model)
+    prior = options.telling.tell(prior)
+    condition = options.telling.condition(prior, options.prompt)
+    opened = partial(options.telling.read, prior=prior)
     given, latent = [opened(path) for path in options.images], isinstance(prior.codec, KLCodec)
     prior.drop_text()
     with job, jobs.progress(len(job.mine) * options.steps) as tell:
-        job.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
+        job.note(**options.loading.facts(prior))
         for seeds in job.batches(options.batch_size):
             image = (255 * torch.cat([given[k] for k in seeds])).round() / 255
             points = image if latent else likelihood.dequantize(image, seed=seeds)

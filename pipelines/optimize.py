@@ -2,6 +2,7 @@
 
   sds optimize "a red heart" --seeds 0-7 --loss vsd --vsd.rank 8 --canvas fourier --out hearts
   sds optimize --prompts prompts.txt --seeds 0-3 --out many
+  sds optimize "a fox" --model FOLDER --loras ink.safetensors=0.7 --hint edges.png --out fox
 
 A seed's image depends neither on the others nor on how many are made at once, but for vsd and
 repulsive, whose images are particles of one law. The folder then holds
@@ -16,13 +17,15 @@ With --prompts FILE it holds a folder a prompt, and sheet.png. The same command 
 stopped. torchrun and accelerate share the images: docs/scaling.md.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from sdstoolkit.choices import TOGETHER, Choices, chosen, make_canvas, make_loss
 from sdstoolkit.cli import Range, launch, one_of
+from sdstoolkit.pipelines._loading import Loading
+from sdstoolkit.pipelines._showing import Showing
 
 if TYPE_CHECKING:
     from sdstoolkit.batch import Batch
@@ -59,16 +62,14 @@ class Options(Choices):
     """Guidance scale, by default what suits the loss: any finite number; 1 is no guidance."""
     negative_prompt: str = ""
     """What to steer away from; by default the empty prompt."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the network computes in."""
     batch_size: Annotated[int, Range(low=1)] = 4
     """Images at a time in each process: 1 or more; halved where they do not fit into memory."""
     checkpoint_every: Annotated[int, Range(low=0)] = 100
     """Steps between two checkpoints: 0 or more; 0 writes none but on SIGTERM."""
     processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
     """How many processes there must be: 1 or more; by default what the launcher was told."""
+    loading: Loading = field(default_factory=Loading)
+    telling: Showing = field(default_factory=Showing)
 
 
 def run(options: Options) -> int:
@@ -80,13 +81,12 @@ def run(options: Options) -> int:
 
 def make(works: "Batch", options: Options) -> None:
     """Load, optimise batch after batch, and draw what came out."""
-    import torch
 
-    from sdstoolkit import images, jobs, load, optimize
+    from sdstoolkit import images, jobs, optimize
 
-    device, together = jobs.pick_device(options.device), options.loss in TOGETHER
-    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
-    source = images.read_image(options.source).to(device) if options.source else None
+    together = options.loss in TOGETHER
+    prior = options.telling.show(options.loading.open(options.model))
+    source = images.read_image(options.source).to(prior.device) if options.source else None
     if together and works.top.processes.world > 1:
         raise ValueError(f"the images of {options.loss} are one group, expected one process")
 
@@ -102,7 +102,7 @@ def make(works: "Batch", options: Options) -> None:
     prior.drop_text()
     total, every = options.steps, options.checkpoint_every
     with works, jobs.progress(works.mine * total) as tell:
-        works.note(device=device, threads=torch.get_num_threads(), model=prior.score.describe())
+        works.note(**options.loading.facts(prior))
         size = len(works.jobs[0].seeds) if together else options.batch_size
         for job, part in works.parts(size):
             with part as seeds:

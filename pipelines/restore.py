@@ -12,12 +12,14 @@ methods want a model of pixels, but for dps, which also takes a latent one. The 
   manifest.json     what is needed to make them again, and the hash of every file
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from sdstoolkit.cli import Range, launch
+from sdstoolkit.pipelines._loading import Loading
+from sdstoolkit.pipelines._telling import Telling
 
 if TYPE_CHECKING:
     from sdstoolkit.jobs import Job
@@ -55,12 +57,10 @@ class Options:
     """Share of new noise in a step: 0 to 1."""
     seeds: Annotated[str, tyro.conf.arg(metavar="SEEDS")] = "0"
     """The images to make, one a seed: numbers and ranges, for example 0-3,7."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the network computes in."""
     batch_size: Annotated[int, Range(low=1)] = 4
     """Images at a time: 1 or more."""
+    loading: Loading = field(default_factory=Loading)
+    telling: Telling = field(default_factory=Telling)
 
 
 def run(options: Options) -> int:
@@ -74,20 +74,21 @@ def make(job: "Job", options: Options) -> None:
     """Load, restore batch after batch, and lay out what came out."""
     import torch
 
-    from sdstoolkit import ClassifierFree, images, jobs, load, restoration
+    from sdstoolkit import ClassifierFree, images, jobs, restoration
 
     mode: Any = "L" if options.operator == "grey" else "RGB"
     measured = images.read_image(options.image, mode=mode)
     mask = images.read_image(options.mask, mode="L") if options.mask else None
     operator = restoration.operator_of(options, mask)
-    device = jobs.pick_device(options.device)
-    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
-    condition, score = prior.condition(options.prompt or None), prior.score
+    prior = options.loading.open(options.model)
+    prior = options.telling.tell(prior, image=measured, mask=mask)
+    condition = options.telling.condition(prior, options.prompt)
+    score = prior.score
     if options.scale != 1:
         score = ClassifierFree(score, prior.condition(None), scale=options.scale)
     sampler, codec = restoration.sampler_of(options, score, prior.codec, operator, measured)
     with job, jobs.progress(len(job.mine) * options.steps) as tell:
-        job.note(device=device, threads=torch.get_num_threads(), model=score.describe())
+        job.note(**options.loading.facts(prior, score))
         job.write("measured.png", measured)
         for seeds in job.batches(options.batch_size):
             walk = sampler.steps(len(seeds), condition, seeds)
@@ -95,7 +96,7 @@ def make(job: "Job", options: Options) -> None:
             for x in walk:  # noqa: B007
                 tell(len(seeds), None)
             with torch.no_grad():
-                found = codec.decode(x.to(device)).float().cpu()
+                found = codec.decode(x.to(prior.device)).float().cpu()
             for seed, image in zip(seeds, found, strict=True):
                 job.keep(seed, image, state="done", steps=options.steps)
         if job.gather():

@@ -1,6 +1,8 @@
 """Draw images from a prompt, along the probability flow.
 
   sds sample "a red heart on a white background" --seeds 0-15 --scale 5 --steps 30 --out hearts
+  sds sample --model facebook/DiT-XL-2-256 --label 207 --out dogs
+  sds sample "make it night" --model timbrooks/instruct-pix2pix --image day.png --out night
 
 An image is its seed's, whatever is drawn beside it. The folder then holds
 
@@ -12,12 +14,14 @@ An image is its seed's, whatever is drawn beside it. The folder then holds
 With --prompts FILE it holds a folder a prompt. The same command goes on after Ctrl-C.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from sdstoolkit.cli import Range, launch, one_of, plugin
+from sdstoolkit.pipelines._loading import Loading
+from sdstoolkit.pipelines._showing import Showing
 
 if TYPE_CHECKING:
     from sdstoolkit.batch import Batch
@@ -48,14 +52,12 @@ class Options:
     """Guidance scale: any finite number; 1 is no guidance. Of no effect without a prompt."""
     negative_prompt: str = ""
     """What to steer away from; by default the empty prompt."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto is a GPU if there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Numbers the network computes in; the state is float64."""
     batch_size: Annotated[int, Range(low=1)] = 4
     """Images at a time in each process: 1 or more; halved where they do not fit into memory."""
     processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
     """How many processes there must be: 1 or more; by default what the launcher was told."""
+    loading: Loading = field(default_factory=Loading)
+    telling: Showing = field(default_factory=Showing)
 
 
 def run(options: Options) -> int:
@@ -67,19 +69,18 @@ def run(options: Options) -> int:
 
 def make(works: "Batch", options: Options) -> None:
     """Load, follow the flow batch after batch, and draw what came out."""
-    import torch
 
-    from sdstoolkit import ClassifierFree, ProbabilityFlow, jobs, load
+    from sdstoolkit import ClassifierFree, ProbabilityFlow, jobs
     from sdstoolkit.solvers import Solver
 
     solver = plugin("sdstoolkit.solvers", options.solver, Solver)()
-    device = jobs.pick_device(options.device)
-    prior = load(options.model, device=device, dtype=getattr(torch, options.dtype))
+    prior = options.telling.show(options.loading.open(options.model))
 
     def begin(job: "Job") -> tuple[Any, Any]:
         asked = job.record["options"]
-        condition, model = prior.condition(asked["prompt"] or None), prior.score
-        if asked["prompt"] and options.scale != 1:
+        condition = options.telling.condition(prior, asked["prompt"])
+        model = prior.score
+        if options.telling.leads(asked["prompt"]) and options.scale != 1:
             null = prior.condition(asked["negative_prompt"] or None)
             model = ClassifierFree(model, null, scale=options.scale)
         return ProbabilityFlow(model, steps=options.steps, solver=solver), condition
@@ -89,8 +90,7 @@ def make(works: "Batch", options: Options) -> None:
     next(flow.steps(flow.noise(1), condition))  # what is wrong shows here
     prior.drop_text()
     with works, jobs.progress(works.mine * options.steps) as tell:
-        facts = {"model": flow.model.describe(), "solver": solver.describe()}
-        works.note(device=device, threads=torch.get_num_threads(), **facts)
+        works.note(**options.loading.facts(prior, flow.model), solver=solver.describe())
         for job, part in works.parts(options.batch_size):
             flow, condition = begin(job)
             with part as seeds:

@@ -300,6 +300,7 @@ def chosen(options: Any) -> dict[str, Any]:
     used = options.loss, options.canvas
     options.check(*used)
     found = {k: v for k, v in options.deciding(*used).items() if k not in runs.EXECUTION}
+    found |= runs.of_groups(options, found)
     found["source"] = runs.named(options.source)
     if options.loss in TOGETHER:
         found["seeds"] = list(jobs.parse_seeds(options.seeds))
@@ -374,10 +375,11 @@ def _loss(options: Any, prior: "Prior", prompt: str, source: Any) -> "Distiller"
     if options.loss in EDITING:
         if source is None:
             raise ValueError(f"the loss {options.loss} edits an image, give one with --source")
-        given |= {"source": prior.codec.encode(source), "source_prompt": options.source_prompt}
+        shows = options.source_prompt or None
+        given |= {"source": prior.codec.encode(source), "source_prompt": shows}
     scale = kind.card.scale if options.scale is None else options.scale
     chosen = {k: v for k, v in given.items() if v is not None}
-    return kind(prior, prompt or None, scale=scale, **chosen)
+    return kind(prior, options.telling.wish(prior, prompt), scale=scale, **chosen)
 
 
 def make_canvas(options: Any, prior: "Prior", seeds: tuple[int, ...], source: Any) -> "Canvas":

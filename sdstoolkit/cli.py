@@ -287,7 +287,8 @@ def _check_ranges(chosen: Any, above: str = "") -> None:
     for field in dataclasses.fields(chosen):
         value, name = getattr(chosen, field.name), above + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
-            _check_ranges(value, f"{name}.")
+            flat = hasattr(value, "__tyro_markers__")  # a group that stands beside the others
+            _check_ranges(value, above if flat else f"{name}.")
         for allowed in getattr(hints[field.name], "__metadata__", ()):
             if isinstance(allowed, Range) and value is not None and value not in allowed:
                 raise ValueError(f"--{name} is {value}, expected {allowed}")

@@ -6,8 +6,9 @@
 prompts into tensors, and nothing below it knows that there were words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,12 @@ class Prior(nn.Module):
         codec: maps images to the score model's space.
         text: text(prompts: list[str]) -> Condition, a row a prompt; None for a model that reads
             no prompts.
+
+    Attributes:
+        accepts: what `condition` takes besides a prompt, the names of its arguments.
     """
+
+    accepts: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -129,3 +135,45 @@ class Prior(nn.Module):
             with torch.no_grad():
                 self._encoded[prompt] = self.text([prompt]).to(self.device)
         return self._encoded[prompt]
+
+
+class Told(Prior):
+    """A prior that is always told the same besides the prompt: an image, a mask, a hint.
+
+        told.condition(prompt) = prior.condition(prompt, hint=hint)
+
+    so that what asks a prior for prompts, such as a loss, need not know of it. The null prompt is
+    told it too.
+
+    Args:
+        prior: any.
+        always: keyword arguments of its `condition`.
+    """
+
+    def __init__(self, prior: Prior, always: Mapping[str, Any]) -> None:
+        super().__init__(prior.score, prior.codec, prior.text)
+        self.prior, self.always, self.accepts = prior, dict(always), prior.accepts
+
+    def condition(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        label: int | Sequence[int] | None = None,
+        image: Tensor | None = None,
+        mask: Tensor | None = None,
+        hint: Tensor | None = None,
+    ) -> Condition:
+        """As the prior's; what is given here takes the place of what is always told."""
+        given = {"label": label, "image": image, "mask": mask, "hint": hint}
+        given = {k: v for k, v in given.items() if v is not None}
+        return self.prior.condition(prompt, **(self.always | given))
+
+    @property
+    def takes(self) -> str:
+        """As the prior's."""
+        return self.prior.takes
+
+    def drop_text(self) -> None:
+        """Free the text encoder, as the prior's."""
+        self.prior.drop_text()
+        self.text = None

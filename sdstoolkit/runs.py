@@ -31,10 +31,26 @@ def deciding(options: Any, files: Sequence[str] = ()) -> dict[str, Any]:
         FileNotFoundError: One of the files is not there.
     """
     found = {k: v for k, v in asdict(options).items() if k not in EXECUTION}
+    found |= of_groups(options, found)
     for name in files:
         given = found[name]
         found[name] = named(given) if isinstance(given, str) else [*map(named, given)]
     return found
+
+
+def of_groups(options: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """What the groups of options that verbs share say of themselves; it takes their place.
+
+    Args:
+        options: A dataclass; a group in it has a method `decides`.
+        found: Its fields by name, from which the groups are taken away.
+    """
+    said: dict[str, Any] = {}
+    for name, group in vars(options).items():
+        if hasattr(group, "decides"):
+            found.pop(name)
+            said |= group.decides()
+    return said
 
 
 def run(

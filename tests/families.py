@@ -23,6 +23,10 @@ from sdstoolkit.guidance import ClassifierFree, Extrapolated, InstructPix2Pix, R
 from sdstoolkit.guidance._rescaled import Rescaled
 from sdstoolkit.noise import Discrete, Rectified, Schedule
 from sdstoolkit.prior import Prior
+from sdstoolkit.rng import generators, seeds_of
+from sdstoolkit.samplers._walk import Draw
+from sdstoolkit.samplers.consistency import Consistency, Distilled
+from sdstoolkit.samplers.predictor_corrector import PredictorCorrector
 from sdstoolkit.score import ScoreModel
 
 PROMPTS = ["a red heart", "blue, and don't"]
@@ -75,6 +79,8 @@ class Case:
         unpacked: the pipeline's latents as ours.
         packed: ours as the pipeline's.
         run: calls the pipeline with its arguments, if not in the common way.
+        sampled: the run of ours that draws the same noise, from the pipeline's first sample, for a
+            pipeline that draws on its way.
         size: of the images.
     """
 
@@ -87,6 +93,7 @@ class Case:
     unpacked: Callable[[Tensor], Tensor] = lambda x: x
     packed: Callable[[Tensor], Tensor] = lambda x: x
     run: Callable[[Any, Tensor, dict[str, Any]], Any] | None = None
+    sampled: Callable[[Prior, Condition, Tensor], Tensor] | None = None
     output: str = "pt"
     size: int = SIZE
 
@@ -147,6 +154,8 @@ def trace(name: str) -> Trace:
 
 
 def _record(scheduler: Any, steps: list[Step], unpacked: Callable[[Tensor], Tensor]) -> None:
+    if hasattr(scheduler, "step_pred"):
+        return _record_predictor(scheduler, steps)
     honest = scheduler.step
 
     def step(output: Tensor, timestep: Any, sample: Tensor, *args: Any, **options: Any) -> Any:
@@ -159,6 +168,27 @@ def _record(scheduler: Any, steps: list[Step], unpacked: Callable[[Tensor], Tens
     scheduler.step = step
 
 
+def _record_predictor(scheduler: Any, steps: list[Step]) -> None:
+    """The score SDE's predictor: its mean, which is what the pipeline returns at last."""
+    honest = scheduler.step_pred
+
+    def step(output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
+        made = honest(output, timestep, sample, **options)
+        if len(steps) < STEPS:  # the pipeline is shared
+            tweedie = sample + scheduler.sigmas[len(steps)] ** 2 * output
+            kept = (output, sample, made.prev_sample_mean, tweedie)
+            steps.append(Step(*(v.clone() for v in kept)))
+        return made
+
+    scheduler.step_pred = step
+
+
+def drawn(prior: Prior, dtype: torch.dtype = torch.float32) -> Draw:
+    """What a sampler of ours draws for two rows of seed 0, one block after the other."""
+    rng = generators(seeds_of(0, 2), "sampler")
+    return Draw(rng, prior.score.shape, dtype, torch.device("cpu"))
+
+
 def visited(scheduler: Any, schedule: Schedule) -> list[float | None]:
     """Our times of the levels that a pipeline's scheduler visits, STEPS + 1; None for clean."""
     if isinstance(schedule, Rectified):
@@ -168,7 +198,8 @@ def visited(scheduler: Any, schedule: Schedule) -> list[float | None]:
         ends_clean = hasattr(scheduler, "sigmas") or scheduler.config.set_alpha_to_one
         return [*times, None if ends_clean else 0.0]
     ends = [float(schedule.log_snr(end)) for end in (1.0, 0.0)]
-    at = (-2 * scheduler.sigmas[:-1].double().log()).clamp(*ends)
+    noisy = scheduler.sigmas[scheduler.sigmas > 0]  # Karras's end with none, the score SDE's not
+    at = (-2 * noisy.double().log()).clamp(*ends)
     return [*schedule.time(at).tolist(), None]
 
 
@@ -247,6 +278,35 @@ def _inpaint(pipeline: Any, latents: Tensor, arguments: dict[str, Any]) -> Any:
 def _video(pipeline: Any, latents: Tensor, arguments: dict[str, Any]) -> Any:
     made = pipeline(latents=latents, num_inference_steps=STEPS, output_type="pt", **arguments)
     return made[0][:, 0]
+
+
+def _drawn_by_us(*modules: str) -> Callable[[Any, Tensor, dict[str, Any]], Any]:
+    """For a pipeline that draws on its way: it gets what our sampler draws, in its own order."""
+
+    def run(pipeline: Any, latents: Tensor, arguments: dict[str, Any]) -> Any:
+        noises = drawn(opened(arguments.pop("name")))
+        if arguments:
+            arguments |= {"latents": latents, "output_type": "pt"}
+        else:
+            arguments = {"batch_size": 2, "output_type": "np"}
+        with pytest.MonkeyPatch.context() as patch:
+            for module in modules:
+                patch.setattr(f"{module}.randn_tensor", lambda *a, **k: noises.normal())
+            made = pipeline(num_inference_steps=STEPS, **arguments)[0]
+        return made if isinstance(made, Tensor) else torch.from_numpy(made).permute(0, 3, 1, 2)
+
+    return run
+
+
+def _consistency(prior: Prior, condition: Condition, first: Tensor) -> Tensor:
+    sampler = Consistency(prior.score, steps=STEPS, grid=Distilled())
+    return sampler.sample(2, condition, seed=0, start=first)
+
+
+def _predicted_and_corrected(prior: Prior, condition: Condition, first: Tensor) -> Tensor:
+    """It draws its own beginning; its levels are the pipeline's, one step fewer and the end."""
+    sampler = PredictorCorrector(prior.score, steps=STEPS - 1, snr=0.15, measured=True, wide=True)
+    return sampler.sample(2, condition, seed=0)
 
 
 def _first(latents: Tensor) -> Tensor:
@@ -409,8 +469,19 @@ CASES: dict[str, Case] = {
         unpacked=lambda x: x[:, :, 0],
     ),
     "lcm": Case(
-        {"prompt": PROMPTS, "guidance_scale": 8.5, "height": SIZE, "width": SIZE},
+        {"prompt": PROMPTS, "guidance_scale": 8.5, "height": SIZE, "width": SIZE, "name": "lcm"},
         told=lambda prior: (prior.condition(PROMPTS), None),
+        run=_drawn_by_us("diffusers.schedulers.scheduling_lcm"),
+        sampled=_consistency,
     ),
-    "score_sde_ve": Case(told=_nothing, size=8),
+    "score_sde_ve": Case(
+        {"name": "score_sde_ve"},
+        told=_nothing,
+        run=_drawn_by_us(
+            "diffusers.schedulers.scheduling_sde_ve",
+            "diffusers.pipelines.deprecated.score_sde_ve.pipeline_score_sde_ve",
+        ),
+        sampled=_predicted_and_corrected,
+        size=8,
+    ),
 }

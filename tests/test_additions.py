@@ -1,5 +1,6 @@
 """What `load` adds to a model and changes of its memory, against diffusers' own loaders."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,38 @@ def test_memory_options_change_no_number() -> None:
     compiled = opened("dit", compile=True)
     assert compiled.score.network._compiled_call_impl is not None
     assert opened("dit").score.network._compiled_call_impl is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a compiler"
+)
+def test_a_compiled_network_predicts_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By inductor's own C++, for one of the smallest UNets there are: each kernel takes time."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+    from torch._inductor import config
+
+    network = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
+        add_attention=False,
+    )
+    DDPMPipeline(network, DDPMScheduler()).save_pretrained(tmp_path / "model")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    plain, prior = load(tmp_path / "model"), load(tmp_path / "model", compile=True)
+    x_t = torch.randn(2, 3, 8, 8)
+    with torch.no_grad(), config.patch(compile_threads=1):
+        right = plain.score(x_t, 0.5)
+        found = prior.score(x_t, 0.5)
+    assert any((tmp_path / "kernels").rglob("*.so"))  # it was compiled indeed
+    for ours, theirs in ((found.eps, right.eps), (found.x_0, right.x_0)):
+        assert error(ours, theirs) < 1e-5
 
 
 @pytest.mark.parametrize("name", ("controlnet", "flux_schnell"))

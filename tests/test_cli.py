@@ -89,20 +89,23 @@ def test_help_of_a_verb_lists_every_option_with_default_and_range(capsys, verb):
     assert options_in_help(options, text) >= 1
 
 
-def options_in_help(options: type, text: str, above: str = "--") -> int:
+def options_in_help(options: type, text: str, above: str = "--", group: object = None) -> int:
     """Look for every option of a dataclass, and of those nested in it; how many there are."""
     hints, count = typing.get_type_hints(options, include_extras=True), 0
     for field in dataclasses.fields(options):
         flag = above + field.name.replace("_", "-")
         if dataclasses.is_dataclass(hints[field.name]):
-            count += options_in_help(hints[field.name], text, f"{flag}.")
+            kind = hints[field.name]
+            nested = above if hasattr(kind, "__tyro_markers__") else f"{flag}."
+            count += options_in_help(kind, text, nested, field.default_factory())
             continue
         count += 1
+        default = field.default if group is None else getattr(group, field.name)
         if not mentions(hints[field.name], "positional"):
             assert flag in text
-        if isinstance(field.default, int | float | str) and field.default not in ("", True, False):
-            said = {f"default: {shown})" for shown in (field.default, repr(field.default))}
-            assert any(default in text for default in said), field.name
+        if isinstance(default, int | float | str) and default not in ("", True, False):
+            said = {f"default: {shown})" for shown in (default, repr(default))}
+            assert any(line in text for line in said), field.name
         for mark in getattr(hints[field.name], "__metadata__", ()):
             if isinstance(mark, Range):
                 assert f": {mark}" in text, f"the help of {flag} does not say: {mark}"

@@ -14,6 +14,8 @@ from sdstoolkit.edit import (
     DDS,
     IDS,
     PDS,
+    Edit,
+    EditStep,
     FixedPoint,
     FlowEdit,
     Known,
@@ -105,6 +107,34 @@ def test_the_same_edit_whatever_the_network_predicts(schedule, parameterization)
     ):
         near = torch.cdist(edit(points(), SOURCE, TARGET), MEANS).argmin(1)
         assert torch.isin(near, torch.tensor([3, 4])).double().mean() > 0.7
+
+
+class Watchful(Edit):
+    """Keeps whether gradients are on at each of its steps."""
+
+    def __init__(self):
+        self.seen = []
+
+    def walk(self, x_0, source, target, rng, mask):
+        for index in range(3):
+            self.seen.append(torch.is_grad_enabled())
+            yield EditStep(index + 1, 3, x_0 + index)
+
+
+def test_gradients_are_off_in_the_walk_and_nowhere_else():
+    """Not between two steps, whatever the caller has, and however many walks there are."""
+    edit, x_0 = Watchful(), torch.zeros(2, 1, 4, 4, requires_grad=True)
+    mask = torch.ones(1, 1, 4, 4)
+    for wanted in (True, False):
+        with torch.set_grad_enabled(wanted):
+            walks = [edit.steps(x_0, None, None, mask=given) for given in (None, mask)]
+            for steps in zip(*walks, strict=True):
+                assert torch.is_grad_enabled() is wanted
+                assert not any(step.x_0.requires_grad for step in steps)
+            assert torch.is_grad_enabled() is wanted
+            next(edit.steps(x_0, None, None))  # a walk that is left
+            assert torch.is_grad_enabled() is wanted
+    assert edit.seen == [False] * 14
 
 
 def test_negative_prompt_undoes_an_inversion_at_any_scale():

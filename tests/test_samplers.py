@@ -7,16 +7,20 @@ import torch
 from problems import slope
 from torch import Tensor
 
-from sdstoolkit.noise import VE, VP, Cosine, Rectified
-from sdstoolkit.prediction import V
+from sdstoolkit.noise import VE, VP, Cosine, Discrete, Rectified
+from sdstoolkit.prediction import Sample, V
+from sdstoolkit.rng import generators
+from sdstoolkit.samplers._walk import Draw
 from sdstoolkit.samplers.annealed import NCSN, AnnealedLangevin, Fixed, NCSNv2, level_variance
-from sdstoolkit.samplers.ddim import DDIM, Ancestral
+from sdstoolkit.samplers.consistency import Consistency, Distilled
+from sdstoolkit.samplers.ddim import DDIM, Ancestral, hop
 from sdstoolkit.samplers.langevin import Langevin
 from sdstoolkit.samplers.mala import MALA
 from sdstoolkit.samplers.predictor_corrector import PredictorCorrector
 from sdstoolkit.samplers.reverse_sde import ReverseSDE
 from sdstoolkit.samplers.svgd import SVGD
 from sdstoolkit.samplers.underdamped import Underdamped
+from sdstoolkit.score import ScoreModel
 from sdstoolkit.toy import Energy, Gaussian, Mixture, Negated
 
 D = 256  # independent coordinates: one chain is 256 of them
@@ -109,6 +113,7 @@ def test_rows_do_not_depend_on_the_rows_beside_them() -> None:
         Underdamped(PAIR, step=0.05, steps=5),
         AnnealedLangevin(PAIR.under(VE(sigma_min=0.05, sigma_max=5.0)), levels=5, steps=3),
         PredictorCorrector(model, steps=5),
+        Consistency(model, steps=5),
         ReverseSDE(model, steps=5),
         DDIM(model, steps=5, eta=0.5),
     ):
@@ -187,12 +192,16 @@ def test_a_step_without_the_root_of_two_is_too_cold() -> None:
         lambda: AnnealedLangevin(PAIR.under(VP()), levels=60, steps=12),
         lambda: PredictorCorrector(PAIR.under(VP()), steps=100),
         lambda: PredictorCorrector(PAIR.under(VP()), steps=60, measured=True),
+        lambda: PredictorCorrector(
+            PAIR.under(VE(sigma_min=0.01, sigma_max=30.0)), steps=100, measured=True, wide=True
+        ),
         lambda: ReverseSDE(PAIR.under(VP()), steps=200),
         lambda: Ancestral(PAIR.under(Cosine(), V()), steps=100),
         lambda: DDIM(PAIR.under(Rectified(), V()), steps=100),
         lambda: DDIM(PAIR.under(VP()), steps=100, eta=0.5),
     ],
-    ids=["ald-ve", "ald-vp", "pc", "pc-measured", "sde", "ancestral", "ddim", "ddim-half"],
+    ids=["ald-ve", "ald-vp", "pc", "pc-measured", "pc-wide"]
+    + ["sde", "ancestral", "ddim", "ddim-half"],
 )
 def test_both_modes_in_their_shares(make: object) -> None:
     n = 1000
@@ -202,6 +211,70 @@ def test_both_modes_in_their_shares(make: object) -> None:
     inside = x[x[:, 0] > 0] - torch.tensor([2.0, 1.0])
     assert inside.mean(0).abs().max() < 0.05
     assert inside.std(0).mean() == pytest.approx(0.3, rel=0.1)
+
+
+class Student(ScoreModel):
+    """The consistency function of N(mean, spread^2 I): a point's own place in that law, at t = 0.
+
+    f(x, t) = mean + spread (x - alpha mean) / sqrt(alpha^2 spread^2 + sigma^2)
+    """
+
+    def __init__(self, schedule, mean: float, spread: float) -> None:
+        super().__init__()
+        self.schedule, self.parameterization, self.shape = schedule, Sample(), (16,)
+        self.mean, self.spread = mean, spread
+
+    def output(self, x_t, level, condition):
+        width = (level.alpha**2 * self.spread**2 + level.sigma**2).sqrt()
+        return self.mean + self.spread * (x_t - level.alpha * self.mean) / width
+
+
+@pytest.mark.parametrize("schedule", (VE(sigma_min=0.01, sigma_max=10.0), VP(), Rectified()))
+@pytest.mark.parametrize("steps", (1, 2, 5))
+def test_a_consistency_function_draws_from_the_law_in_any_number_of_steps(schedule, steps) -> None:
+    """And what is no consistency function, the posterior mean, does not."""
+    mean, spread, n = 1.5, 0.8, 1000
+    alpha, sigma = schedule(torch.tensor(1.0, dtype=torch.float64))
+    start = torch.randn(n, 16, dtype=torch.float64)
+    start = alpha * mean + (alpha**2 * spread**2 + sigma**2).sqrt() * start  # the law at t = 1
+    chain = Consistency(Student(schedule, mean, spread), steps=steps)
+    assert len(list(chain.steps(1))) == steps + 1 and len(chain.times) == steps
+    x = chain.sample(n, start=start)
+    error = 1 / math.sqrt(16 * n)
+    assert x.mean() == pytest.approx(mean, abs=3 * spread * error)
+    assert x.var() == pytest.approx(spread**2, rel=3 * math.sqrt(2) * error)
+    blurred = Consistency(Gaussian([mean] * 16, spread).under(schedule, V()), steps=steps)
+    assert blurred.sample(n, start=start).var() < 0.8 * spread**2
+
+
+def test_the_times_of_a_latent_consistency_model() -> None:
+    """Those of its own scheduler: 999, 759, 499, 259 of a table of 1000."""
+    table = Discrete(torch.linspace(0.999, 0.01, 1000))
+    times = Consistency(Student(table, 0, 1), steps=4, grid=Distilled()).times
+    assert [round(999 * t, 9) for t in times] == [999, 759, 499, 259]
+    everything = Distilled()(table, 50, 1.0, 0.0)[:-1]
+    assert (999 * everything).round().tolist() == list(range(999, 0, -20))
+    with pytest.raises(ValueError, match="at most 50 steps"):
+        Distilled()(table, 51, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("schedule", (VE(sigma_min=0.01, sigma_max=10.0), VP()))
+def test_a_wide_step_draws_with_the_variance_of_the_way_up(schedule) -> None:
+    """W = sigma_t^2 - (alpha_t sigma_s / alpha_s)^2, under VP beta, about the same mean."""
+    (a_t, b_t), (a_s, b_s) = (schedule(torch.tensor(t, dtype=torch.float64)) for t in (0.6, 0.5))
+    W = b_t**2 - (a_t * b_s / a_s) ** 2
+    beta = 1 - (a_t / a_s) ** 2 if isinstance(schedule, VP) else b_t**2 - b_s**2
+    assert W == pytest.approx(float(beta), rel=1e-12)
+    seen = Student(schedule, 0.3, 1.0)(torch.zeros(2, 16, dtype=torch.float64), 0.6, None)
+    mean = a_s * seen.x_0 + (b_s**2 - b_s**2 / b_t**2 * W).sqrt() * seen.eps
+
+    def drawn(wide: bool) -> Tensor:
+        draw = Draw(generators((0, 1), "sampler"), (16,), torch.float64, torch.device("cpu"))
+        return hop(seen, schedule, 0.6, 0.5, draw, 1.0, wide=wide) - mean
+
+    z = Draw(generators((0, 1), "sampler"), (16,), torch.float64, torch.device("cpu")).normal()
+    assert torch.allclose(drawn(True), W.sqrt() * z, rtol=1e-9)
+    assert torch.allclose(drawn(False), b_s / b_t * W.sqrt() * z, rtol=1e-9)
 
 
 def euler_maruyama_variance(sampler: ReverseSDE, V: float) -> float:
@@ -269,6 +342,10 @@ def test_svgd_spreads_particles_over_the_law() -> None:
         (lambda: DDIM(LINE.under(VP()), start=0.0, stop=1.0), "goes down"),
         (lambda: ReverseSDE(LINE.under(Rectified(), V())), "not finite at t = 1"),
         (lambda: PredictorCorrector(LINE.under(VP()), snr=1.0), "unstable"),
+        (lambda: Consistency(LINE.under(VP()), steps=0), "steps = 0"),
+        (lambda: Consistency(LINE.under(VP()), start=0.2, stop=0.2), "not after stop"),
+        (lambda: Consistency(LINE.under(VP()), grid=Distilled()), "needs a table"),
+        (lambda: Distilled(entries=0), "needs entries >= 1"),
         (lambda: PredictorCorrector(LINE.under(VP()), corrections=-1), "corrections = -1"),
     ],
 )

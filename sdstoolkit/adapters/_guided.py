@@ -24,6 +24,7 @@ class GuidancePrior(Prior):
     ) -> None:
         super().__init__(score, codec, text)
         self.guidance = guidance
+        self.accepts = () if guidance is None else ("guidance",)
 
     def condition(
         self,

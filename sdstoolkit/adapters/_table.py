@@ -30,6 +30,17 @@ take more:
 - Prompts of IF, PixArt and Sana become lower case, as in their training; Lumina 2, Qwen-Image and
   Z-Image put theirs into the templates of their pipelines. Sana's long instruction is left out.
 
+`Told(prior, {"hint": hint})` of `sdstoolkit.prior` is a prior that is always told the same besides
+the prompt, for losses and whatever else asks a prior for prompts. On the command line, where there
+is a prompt, there are `--label`, `--hint`, `--hint-strength`, `--guidance`, `--embedding`, and
+`--image` and `--mask` where a verb has no image of its own (`sds edit` tells its own):
+
+```
+sds sample --model facebook/DiT-XL-2-256 --label 207 --out dogs
+sds sample "make it night" --model timbrooks/instruct-pix2pix --image day.png --out night
+sds optimize "a red fox" --model CONTROLNET --hint edges.png --hint-strength 0.7 --out fox
+```
+
 ## Guidance
 
 `ClassifierFree` is the rule of all pipelines but four, whose rules are objects of
@@ -42,13 +53,21 @@ What a network was trained on is read from its scheduler's config: a table of be
 flow, EDM or the score SDE. A shift decides on the times that a sampler visits and not on the path:
 `prior.score.shift` is that of the config, and `grids.Shifted` visits its times.
 
+A latent consistency model is drawn from by `samplers.consistency`,
+`Consistency(prior.score, steps=4, grid=Distilled())`, and the score SDE as it was published by
+`PredictorCorrector(prior.score, measured=True, wide=True)`: both are their pipelines', noise by
+noise.
+
 ## What `load` adds
 
 `loras=[...]` (files, folders or hub names, or `LoRA(source, scale)`), `tokens=[...]` (textual
 inversions, or `Token(source, word)`), `autoencoder=` (another one for the same latents, such as an
 AutoencoderTiny), `checkpointing=` (of the encoder's backward pass), `channels_last=`, `compile=`,
 `text_on_cpu=`, `layers_on_cpu=`. In float16 the autoencoders of SDXL and AuraFlow stay in float32
-where their config has `force_upcast`. Manifests record what was added.
+where their config has `force_upcast`. Manifests record what was added. Every verb that opens a
+model takes the same: `--loras style.safetensors=0.7`, `--tokens thing.safetensors=sks`,
+`--autoencoder`, `--variant`, `--revision`, `--checkpointing`, `--channels-last`, `--compile`,
+`--text-on-cpu`, `--layers-on-cpu`, `--device` and `--dtype`.
 """
 
 

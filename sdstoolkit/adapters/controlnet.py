@@ -61,7 +61,7 @@ class ControlNetScore(StableDiffusionScore):
 class ControlNetPrior(Prior):
     """A prior that follows a hint."""
 
-    takes = TAKES
+    takes, accepts = TAKES, ("hint", "strength")
 
     def condition(
         self,

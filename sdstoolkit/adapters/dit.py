@@ -54,7 +54,7 @@ class LabelPrior(Prior):
         labels: how many there are; this number itself is the null label.
     """
 
-    takes = TAKES
+    takes, accepts = TAKES, ("label",)
 
     def __init__(self, score: DiTScore, codec: Codec, *, labels: int) -> None:
         super().__init__(score, codec)

@@ -50,7 +50,7 @@ class InstructPix2PixPrior(Prior):
         scale: the autoencoder's scaling factor, which the latents told are without.
     """
 
-    takes = TAKES
+    takes, accepts = TAKES, ("image",)
 
     def __init__(
         self, score: InstructPix2PixScore, codec: KLCodec, text: torch.nn.Module, *, scale: float

@@ -67,7 +67,7 @@ class MoVQCodec(KLCodec):
 class KandinskyPrior(Prior):
     """A prior that is told an image embedding."""
 
-    takes = TAKES
+    takes, accepts = TAKES, ("embedding",)
 
     def condition(
         self,

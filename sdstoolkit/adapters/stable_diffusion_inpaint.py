@@ -47,7 +47,7 @@ class StableDiffusionInpaintScore(StableDiffusionScore):
 class InpaintPrior(Prior):
     """A prior over what is under a mask."""
 
-    takes = TAKES
+    takes, accepts = TAKES, ("image", "mask")
 
     def condition(
         self,

@@ -85,7 +85,6 @@ class Edit(ABC):
         make: Callable[..., Edit] = cls
         return make(model, guide(model, null, scale), **options)
 
-    @torch.no_grad()
     def steps(
         self,
         x_0: Tensor,
@@ -113,8 +112,15 @@ class Edit(ABC):
         x_0 = x_0.detach().double()
         inside = None if mask is None else check(mask, x_0)
         rng = generators(seeds_of(seed, len(x_0)), type(self).__name__)
-        for step in self.walk(x_0, source, target, rng, inside):
-            yield step if inside is None else replace(step, x_0=blend(step.x_0, x_0, inside))
+        walk = self.walk(x_0, source, target, rng, inside)
+        while True:
+            with torch.no_grad():  # while it walks, and not for whoever is handed a step
+                step = next(walk, None)
+                if step is not None and inside is not None:
+                    step = replace(step, x_0=blend(step.x_0, x_0, inside))
+            if step is None:
+                return
+            yield step
 
     def __call__(
         self,

@@ -33,7 +33,14 @@ def kernel(schedule: Schedule, t: float) -> tuple[float, float]:
 
 
 def hop(
-    seen: Prediction, schedule: Schedule, t: float, s: float, draw: Draw, eta: float
+    seen: Prediction,
+    schedule: Schedule,
+    t: float,
+    s: float,
+    draw: Draw,
+    eta: float,
+    *,
+    wide: bool = False,
 ) -> Tensor:
     """One step of the formula above, from t to s < t.
 
@@ -44,11 +51,13 @@ def hop(
         s: where to go.
         draw: gives z; it is not asked if there is no noise to add.
         eta: in [0, 1].
+        wide: draw with the variance of q(x_t | x_s), which is (sigma_t / sigma_s)^2 w.
     """
     (a_t, b_t), (a_s, b_s) = kernel(schedule, t), kernel(schedule, s)
     w = b_s**2 * (1 - (a_t * b_s / (a_s * b_t)) ** 2)
     x = a_s * seen.x_0 + max(0.0, b_s**2 - eta**2 * w) ** 0.5 * seen.eps
-    return x + eta * max(0.0, w) ** 0.5 * draw.normal() if eta * w > 0 else x
+    spread = eta * max(0.0, w) ** 0.5 * (b_t / b_s if wide and b_s > 0 else 1.0)
+    return x + spread * draw.normal() if spread > 0 else x
 
 
 class DDIM(Sampler):
