@@ -39,20 +39,20 @@ WEIGHTS = {"sigma^2": SigmaSquared(), "1": Constant(), "alpha sigma^2": AlphaSig
 class Setting:
     """The options of one run; the defaults are those of `sds optimize`."""
 
-    canvas: str = "pixels"
-    scale: float = 30.0
+    canvas: str = "latents"
+    scale: float = 10.0
     lr: float = 0.05
-    decay: float = 1.0  # the last learning rate as a part of the first; 1 is constant
-    law: str = "uniform .02-.98"
+    decay: float = 0.0  # the last learning rate as a part of the first; 1 is constant
+    law: str = "sqrt"
     weight: str = "sigma^2"
     steps: int = 300
 
 
 CHOICES: dict[str, Sequence[object]] = {
-    "canvas": ("pixels", "latents"),
-    "scale": (5.0, 10.0, 60.0, 100.0),
-    "lr": (0.02, 0.1),
-    "decay": (0.0, 0.1),
+    "canvas": ("pixels",),
+    "scale": (5.0, 7.5, 15.0, 30.0),
+    "lr": (0.025, 0.1),
+    "decay": (0.1, 1.0),
     "law": tuple(LAWS),
     "weight": tuple(WEIGHTS),
     "steps": (150, 600),

@@ -46,8 +46,8 @@ class Options(Choices):
     """The bundled model (shapes), a diffusers folder, or OWNER/NAME on the Hugging Face hub."""
     loss: Annotated[str, one_of("sdstoolkit.distill")] = "sds"
     """The loss to follow."""
-    canvas: Annotated[str, one_of("sdstoolkit.canvas")] = "pixels"
-    """What is optimised."""
+    canvas: Annotated[str, one_of("sdstoolkit.canvas")] = ""
+    """What is optimised; by default latents, or pixels for several views."""
     seeds: Annotated[str, tyro.conf.arg(metavar="SEEDS")] = "0"
     """The images to make, one a seed: numbers and ranges, for example 0-3,7."""
     steps: Annotated[int, Range(low=1)] = 300
@@ -58,6 +58,8 @@ class Options(Choices):
         tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the canvas's own)"),
     ] = None
     """Learning rate of Adam, in units of the canvas's parameters a step: above 0."""
+    decay: Annotated[float, Range(low=0, high=1)] = 0.0
+    """The last learning rate as a part of the first, along a cosine: 0 to 1, which is constant."""
     scale: Annotated[float | None, Range()] = None
     """Guidance scale, by default what suits the loss: any finite number; 1 is no guidance."""
     negative_prompt: str = ""
@@ -71,6 +73,9 @@ class Options(Choices):
     loading: Loading = field(default_factory=Loading)
     telling: Showing = field(default_factory=Showing)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "canvas", self.canvas or ("pixels" if self.view else "latents"))
+
 
 def run(options: Options) -> int:
     """Make the images that are missing; 1 if one of them could not be finished."""
@@ -81,8 +86,8 @@ def run(options: Options) -> int:
 
 def make(works: "Batch", options: Options) -> None:
     """Load, optimise batch after batch, and draw what came out."""
-
     from sdstoolkit import images, jobs, optimize
+    from sdstoolkit.optimization import CosineDecay
 
     together = options.loss in TOGETHER
     prior = options.telling.show(options.loading.open(options.model))
@@ -95,7 +100,8 @@ def make(works: "Batch", options: Options) -> None:
         wish = replace(options, **asked)
         loss = make_loss(wish, prior, source)
         canvas = make_canvas(wish, prior, seeds, source)
-        return canvas, optimize(canvas, loss, steps=options.steps, lr=options.lr)
+        rate = CosineDecay(options.lr or canvas.lr, final=options.decay)
+        return canvas, optimize(canvas, loss, steps=options.steps, lr=rate)
 
     for job in works.jobs:
         begin(job, job.seeds if together else job.seeds[:1])  # what is wrong shows here

@@ -248,7 +248,7 @@ class Choices:
     source_prompt: str = ""
     """What the source shows."""
     t_law: T_LAWS | None = None
-    """How noise levels are drawn; by default the loss's own way."""
+    """How noise levels are drawn; by default what suits the loss."""
     t_min: Annotated[float | None, Range(low=0, high=1)] = None
     """Lowest noise level, by default the law's own: 0 to 1."""
     t_max: Annotated[float | None, Range(low=0, high=1)] = None
@@ -368,7 +368,7 @@ def _loss(options: Any, prior: "Prior", prompt: str, source: Any) -> "Distiller"
     limits += [Clip(options.clip, options.clip)] if options.clip else []
     given |= {
         "negative": options.negative_prompt or None,
-        "t_law": law(options.t_law, options.t_min, options.t_max),
+        "t_law": law(options.t_law or kind.card.law or None, options.t_min, options.t_max),
         "weight": weight(options.weight),
         "limits": limits or None,
     }

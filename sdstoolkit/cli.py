@@ -180,7 +180,8 @@ def one_of(package: str) -> Any:
     import tyro
 
     def hint(default: str) -> str:
-        return f"(one of: {', '.join(_plugins.names(package))}; default: {default})"
+        names = f"one of: {', '.join(_plugins.names(package))}"
+        return f"({names}; default: {default})" if default.strip("'") else f"({names})"
 
     return tyro.conf.arg(metavar="NAME", help_behavior_hint=hint)
 

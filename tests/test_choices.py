@@ -90,6 +90,7 @@ def test_views_have_a_prompt_each(capsys):
     code, _, err = optimise(capsys, *views)
     assert code == 0, err
     assert options()["view"] == ["rotate180=a blue heart", "negative=a heart"]
+    assert options()["canvas"] == "pixels"  # latents cannot be looked at in two ways
 
 
 def test_particles_are_made_together_and_their_seeds_decide(capsys):

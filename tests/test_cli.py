@@ -116,7 +116,7 @@ def test_help_lists_the_losses_and_canvases_there_are(capsys):
     _, out, _ = sds(capsys, "optimize", "--help")
     text = " ".join(out.replace("│", " ").split())
     for package in ("sdstoolkit.distill", "sdstoolkit.canvas"):
-        assert f"one of: {', '.join(_plugins.names(package))};" in text
+        assert f"(one of: {', '.join(_plugins.names(package))}" in text
 
 
 def test_ranges():
@@ -192,7 +192,7 @@ def test_options_reach_what_they_name(capsys, tiny):
     words = ("optimize", HEART, "--model", tiny, "--steps", "3")
     runs = {
         "plain": (),
-        "latents": ("--canvas", "latents"),
+        "pixels": ("--canvas", "pixels"),
         "scale": ("--scale", "1"),
         "lr": ("--lr", "0.5"),
         "negative": ("--negative-prompt", "blue"),

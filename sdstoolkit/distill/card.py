@@ -22,6 +22,7 @@ class Card:
         paper: authors and year.
         link: to the paper.
         scale: of the guidance, to begin with.
+        law: of the times, to begin with, as `--t-law` names it; empty is the loss's default.
         bad_at: what it is bad at, in one line.
     """
 
@@ -32,6 +33,7 @@ class Card:
     paper: str
     link: str
     scale: float
+    law: str = ""
     bad_at: str
 
 
@@ -50,11 +52,12 @@ def cards() -> dict[str, Card]:
 
 def table() -> str:
     """The cards as a table in Markdown."""
-    head = "| loss | rows a step | with a graph | other networks | scale | weak at | paper |"
-    lines = [head, "|" + "---|" * 7]
+    head = "loss | rows a step | with a graph | other networks | scale | times | weak at | paper"
+    lines = [f"| {head} |", "|" + "---|" * 8]
     for name, card in cards().items():
         rows = str(card.rows) if isinstance(card.rows, int) else "{} to {}".format(*card.rows)
         rows += f" + {card.fitted} fitted" if card.fitted else ""
         cells = (f"`{name}`", rows, str(card.passes), card.networks, f"{card.scale:g}")
+        cells += (card.law or "its own",)
         lines.append(f"| {' | '.join(cells)} | {card.bad_at} | [{card.paper}]({card.link}) |")
     return "\n".join(lines)

@@ -41,7 +41,8 @@ class SDS(Distiller):
         rows=2,
         paper="Poole et al., 2022",
         link="https://arxiv.org/abs/2209.14988",
-        scale=30.0,
+        scale=10.0,
+        law="sqrt",
         bad_at="variety and texture: it seeks a mode of blurred densities, and over-saturates",
     )
 
