@@ -111,7 +111,7 @@ def trained(steps: int, n: int) -> tuple[list[dict[str, str]], list[dict[str, st
             }
         )
         print(errors[-1], flush=True)
-        exact = samplers(target.under(schedule))
+        exact = samplers(target.under(schedule, parameterization))
         for sampler, learnt in samplers(model).items():
             (found, seconds), (best, _) = mass(learnt, n), mass(exact[sampler], n)
             masses.append(
