@@ -1,6 +1,6 @@
 """How well an NCSN knows handwritten digits: its draws, its denoising, its sense of the odd.
 
-    python benchmarks/digits.py [--steps 1500] [--draws 200]
+    python benchmarks/digits.py [--steps 3000] [--draws 200]
 
 Trains it (minutes of one core), lets an independent classifier read the draws, and writes
 docs/benchmarks/digits.md and docs/images/digits.png.
@@ -13,7 +13,7 @@ from pathlib import Path
 from report import machine, write_report
 
 from sdstoolkit.studies.digits import pictures, study
-from sdstoolkit.toy.digits import digits, train_digits
+from sdstoolkit.toy.digits import STEPS, digits, train_digits
 
 RUNS, PICTURES = (Path(__file__).parents[1] / name for name in ("runs", "docs/images"))
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--draws", type=int, default=200)
     args = parser.parse_args()
     learnt, kept = digits()

@@ -241,10 +241,11 @@ def edits(evaluations: int, with_azula: bool) -> dict[str, dict[str, str]]:
             found.setdefault(method, {})[name] = _both(error)
     if with_azula:
         ways = azula(source["weights"][0])
+        up = {method: go(points, evaluations // cost, True) for method, (go, cost) in ways.items()}
         for name, (target, right) in rights.items():
             back = azula(target["weights"][0])
-            for method, (up, cost) in ways.items():
-                latent = up(points, evaluations // cost, True)
+            for method, latent in up.items():
+                cost = ways[method][1]
                 error = back[method][0](latent, evaluations // cost, False) - right
                 found.setdefault(method, {})[name] = _both(error)
     return found

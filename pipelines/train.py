@@ -47,7 +47,7 @@ class Options:
     denoiser: Annotated[int, Range(low=1)] = 9_000
     """Steps of shapes' denoiser, 64 latents each: 1 or more."""
     steps: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
-    """Steps of the other models: 1 or more; by default 2,500, 1,500 (digits), 3,000 (moons)."""
+    """Steps of the other models: 1 or more; by default 2,500, 3,000 (digits, moons)."""
     seed: Annotated[int, Range(low=0)] = 0
     """The number that names the run: 0 or more."""
 
@@ -104,7 +104,7 @@ def digits(options: Options, out: Path) -> "Trained":
     """An NCSN of handwritten digits, judged by an independent classifier."""
     from sdstoolkit.studies import digits as studies
 
-    return studies.train(Path(options.run), out, steps=options.steps or 1_500, seed=options.seed)
+    return studies.train(Path(options.run), out, steps=options.steps or 3_000, seed=options.seed)
 
 
 def moons(options: Options, out: Path) -> "Trained":

@@ -94,14 +94,15 @@ def test_a_table_has_no_place_in_the_folder(tmp_path: Path) -> None:
         open_score(tmp_path)
 
 
-def test_a_unet_learns_the_exact_score_of_two_images() -> None:
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_unet_learns_the_exact_score_of_two_images(muon: bool) -> None:
     """Two images under a blur: the posterior mean is known, and is learnt to a tenth."""
     images = torch.zeros(2, 1, 8, 8)
     images[0, :, 2:4, 1:7], images[1, :, 1:7, 5:7] = 1.0, -1.0
     law = Empirical(images, std=0.05)
     schedule = VE(sigma_min=0.1, sigma_max=4.0)
     model = UNetScore((1, 8, 8), schedule, Karras(sigma_data=0.4), widths=(8, 16))
-    train(model, law.sample(512), steps=120, batch=48, lr=1e-2, warmup=10, ema=0.9)
+    train(model, law.sample(512), steps=120, batch=48, lr=1e-2, warmup=10, ema=0.9, muon=muon)
     x_0 = law.sample(64, seed=5)
     level = schedule.level(torch.linspace(0.05, 0.95, 64).double(), x_0)
     x_t = level.perturb(x_0, torch.randn(x_0.shape, generator=torch.Generator().manual_seed(6)))

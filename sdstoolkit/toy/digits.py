@@ -1,7 +1,7 @@
 r"""Handwritten digits of 8 x 8 pixels: a real image set that needs no download.
 
 scikit-learn brings 1797 of them (Alpaydin and Kaynak, 1998, https://doi.org/10.24432/C50P49). An
-NCSN learns their score at a ladder of noise levels (Song and Ermon, 2019,
+NCSN learns their score at all noise levels (Song and Ermon, 2019,
 https://arxiv.org/abs/1907.05600), and an independent classifier p(k | x) judges what it draws:
 
 .. math:: \text{accepted} = P\bigl(\max_k p(k \mid x) > 0.9\bigr), \qquad
@@ -9,6 +9,11 @@ https://arxiv.org/abs/1907.05600), and an independent classifier p(k | x) judges
 
 the second between 1 and 10, as the Inception score is (Salimans et al., 2016,
 https://arxiv.org/abs/1606.03498).
+
+What is trained is the weight of a level. The sigma^2 |s_theta - s|^2 of the paper is the error of
+x_0 over sigma^2, which leaves next to nothing for the levels of 0.5 to 3 that decide which digit
+it is; the error of the network's output, which has the same size at all levels (Karras et al.,
+2022, https://arxiv.org/abs/2206.00364), is (1 / d^2 + 1 / sigma^2) |x_0_hat - x_0|^2.
 """
 
 import importlib
@@ -17,19 +22,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sdstoolkit.noise import VE
 from sdstoolkit.prediction import Karras
 from sdstoolkit.toy.mlp import train
-from sdstoolkit.toy.objectives import NoiseConditional
-from sdstoolkit.toy.training import History
+from sdstoolkit.toy.objectives import Continuous
+from sdstoolkit.toy.training import History, fast_products
 from sdstoolkit.toy.unet import UNetScore
 
 __all__ = ["Digits", "Reader", "digits", "inception_score", "ncsn", "train_digits"]
 
-LEVELS = 20  # of the ladder, from 12, where two digits are as far apart as any, to 0.02
+SCHEDULE = VE(sigma_min=0.02, sigma_max=12.0)  # 12: two digits are no farther apart
 HELD_OUT = 500
+STEPS = 3_000
 
 
 class Digits(NamedTuple):
@@ -90,22 +96,23 @@ def inception_score(p: Tensor) -> float:
 
 
 def ncsn(seed: int = 0) -> UNetScore:
-    """The untrained network, of 0.2 M parameters; x_0 = 2 image - 1 has a deviation of 0.75."""
+    """The untrained network, of 0.4 M parameters; x_0 = 2 image - 1 has a deviation of 0.75."""
     return UNetScore(
         (1, 8, 8),
-        VE(sigma_min=0.02, sigma_max=12.0),
+        SCHEDULE,
         Karras(sigma_data=0.75),
-        widths=(24, 48),
+        widths=(32, 64),
         seed=seed,
     )
 
 
 def train_digits(
-    learnt: Digits, *, steps: int = 1500, seed: int = 0, checkpoint: Path | None = None
+    learnt: Digits, *, steps: int = STEPS, seed: int = 0, checkpoint: Path | None = None
 ) -> tuple[UNetScore, History]:
-    """Train an NCSN on digits, by its own objective on its own ladder.
+    """Train an NCSN on digits, at levels spread evenly in log(sigma).
 
-    One pass of 128 digits, forward and backward, a step; 1500 of them are two minutes of one core.
+    One pass of 128 digits, forward and backward, a step; 3000 of them are four minutes of one core
+    that multiplies in bfloat16, and five of one that does not.
 
     Args:
         learnt: the digits, of `digits`.
@@ -113,15 +120,22 @@ def train_digits(
         seed: names the run.
         checkpoint: where to resume from.
     """
+    objective = Continuous()
+
+    def fast(model: UNetScore, x_0: Tensor, rng: Generator) -> Tensor:
+        with fast_products():
+            return objective(model, x_0, rng)
+
     return train(
         ncsn(seed),
         2 * learnt.images - 1,
-        NoiseConditional(LEVELS),
+        fast,
         steps=steps,
         batch=128,
         lr=2e-3,
         weight_decay=1e-2,
         ema=0.995,
+        muon=True,
         seed=seed,
         checkpoint=checkpoint,
     )

@@ -87,12 +87,13 @@ def train(
     weight_decay: float = 0.0,
     clip: float = 1.0,
     ema: float = 0.999,
+    muon: bool = False,
     seed: int = 0,
     checkpoint: Path | None = None,
 ) -> tuple[M, History]:
     """Train a model in place by any objective; it ends with the averaged weights.
 
-        theta <- AdamW(grad 1/n sum_i L(model, x_i)),   x_i drawn from the rows of data
+        theta <- AdamW or Muon(grad 1/n sum_i L(model, x_i)),   x_i drawn from the rows of data
 
     A seed names the run: with a checkpoint, one that was stopped ends with the same bits.
 
@@ -108,6 +109,7 @@ def train(
         weight_decay: AdamW's, on matrices only.
         clip: bound of the gradient's norm.
         ema: the final decay of the weights' average, in [0, 1).
+        muon: move matrices and convolutions by Muon, see :mod:`sdstoolkit.toy.optimizer`.
         seed: names the run.
         checkpoint: a safetensors file to write and to resume from.
 
@@ -137,6 +139,7 @@ def train(
         weight_decay=weight_decay,
         clip=clip,
         ema=ema,
+        muon=muon,
         seed=seed,
         report_every=max(1, steps // 100),
     )
