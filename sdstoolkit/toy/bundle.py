@@ -39,7 +39,7 @@ class Budget:
     drawings: int = 65_536
     autoencoder: int = 3_500
     text: int = 1_500
-    denoiser: int = 9_000
+    denoiser: int = 8_000
     seed: int = 0
 
 

@@ -5,8 +5,7 @@ The autoencoder sees pictures :math:`x` with a little white noise :math:`n` that
 .. math:: \operatorname{mean} |D(z) - x|^2 + \tfrac{1}{10} \operatorname{mean} |D(z) - x|
           + \lambda \operatorname{mean} KL(q(z | x + n) \,\|\, N(0, I)),
 
-whose absolute error keeps edges sharp, and the denoiser learns, with one caption in ten empty and
-the text encoder along with it,
+whose absolute error keeps edges sharp, and the denoiser learns, with one caption in ten empty,
 
 .. math:: \operatorname{mean} |v_\theta(\alpha x_0 + \sigma \epsilon, t, c)
           - (\alpha \epsilon - \sigma x_0)|^2.
@@ -118,8 +117,8 @@ def timetable(progress: float) -> Tensor:
     With every scene mixed in from the start, captions taught colours alone for two thousand steps
     and outlines stayed blobs; large single objects teach outlines in a few hundred.
     """
-    small, rest = (min(max((progress - a) / b, 0), 1) for a, b in ((0.09, 0.09), (0.22, 0.14)))
-    shares = torch.tensor([1.0, small, 3 * rest, 0.75 * rest])
+    small, rest = (min(max((progress - a) / b, 0), 1) for a, b in ((0.07, 0.09), (0.15, 0.12)))
+    shares = torch.tensor([1.0, small, 4 * rest, 0.75 * rest])
     return shares / shares.sum()
 
 
@@ -137,10 +136,13 @@ def train_denoiser(
     checkpoint: Path | None = None,
     share: Share = ALONE,
 ) -> History:
-    """Train both together. One denoiser and one text-encoder pass, forward and backward, a step.
+    """Train the denoiser. One pass of it, forward and backward, and one of the text encoder a step.
+
+    The text encoder and the denoiser's pool stay as they have learnt to read: trained along, the
+    lessons on single objects made them forget which of two objects lies where.
 
     Args:
-        unet: Trained in place, and ``text_encoder`` with it.
+        unet: Trained in place, but for its pool.
         text_encoder: As :mod:`sdstoolkit.toy.reading` left it.
         scenes: What the data set shows.
         latents: From :func:`encode_once`, [n, 16, 8, 8].
@@ -155,6 +157,8 @@ def train_denoiser(
     The progress bar watches the loss on fixed draws, with captions and without: the gap between
     the two is what prompts are worth to the model.
     """
+    text_encoder.requires_grad_(False)
+    unet.add_embedding.requires_grad_(False)
     schedule = Discrete(networks.scheduler().alphas_cumprod.double())
     v, by_lesson = V(), lessons(scenes)
 
@@ -197,5 +201,4 @@ def train_denoiser(
             "untold": float(error(rows, untold, t, eps)),
         }
 
-    both = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-    return share.fit(both, loss, plan, checkpoint=checkpoint, name="denoiser", watch=watch)
+    return share.fit(unet, loss, plan, checkpoint=checkpoint, name="denoiser", watch=watch)
