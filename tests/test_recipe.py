@@ -8,6 +8,8 @@ from safetensors.torch import load_file
 
 from sdstoolkit.toy import data, networks, reading, recipe
 from sdstoolkit.toy.bundle import Budget, train_shapes
+from sdstoolkit.toy.drawings import drawings as make_drawings
+from sdstoolkit.toy.training import History, Plan, Share
 
 BUDGET = Budget(drawings=512, autoencoder=1, text=2, denoiser=1)
 
@@ -88,3 +90,27 @@ def test_lessons_part_the_scenes_and_the_timetable_starts_easy() -> None:
     assert recipe.timetable(0.0).tolist() == [1, 0, 0]
     assert recipe.timetable(0.25).tolist() == [0.5, 0.5, 0]
     assert recipe.timetable(1.0).tolist() == [0.25, 0.25, 0.5]
+
+
+def test_parts_of_a_batch_of_captions_have_the_batch_s_gradient(tmp_path: Path) -> None:
+    """Pairs, whose attributes alone count for a second object, fall unevenly into the parts."""
+    drawn = make_drawings(64, seed=0)
+    tokenizer = networks.tokenizer(data.vocabulary(), tmp_path)
+    ids = reading.captions(drawn, tokenizer)
+    torch.manual_seed(0)
+    encoder, grads = networks.text_encoder(tokenizer), []
+    for accumulate in (1, 16):
+
+        def fit(reader: torch.nn.Module, loss: object, plan: Plan, **rest: object) -> History:
+            for _ in share.pieces(rng := torch.Generator().manual_seed(3)):  # noqa: B023
+                (loss(0, rng) / share.accumulate).backward()  # noqa: B023
+            grads.append(torch.cat([p.grad.flatten() for p in reader.text_encoder.parameters()]))
+            return History()
+
+        torch.manual_seed(1)
+        share = Share(accumulate=accumulate)
+        share.fit = fit
+        plan = Plan(steps=1, lr=1.0)
+        reading.train_text_encoder(encoder, drawn, ids, plan, batch=64, share=share)
+        encoder.zero_grad()
+    assert float((grads[0] - grads[1]).norm() / grads[0].norm()) < 1e-5

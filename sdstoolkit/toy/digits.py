@@ -23,7 +23,7 @@ from sdstoolkit.noise import VE
 from sdstoolkit.prediction import Karras
 from sdstoolkit.toy.mlp import train
 from sdstoolkit.toy.objectives import NoiseConditional
-from sdstoolkit.toy.training import History
+from sdstoolkit.toy.training import History, Track
 from sdstoolkit.toy.unet import UNetScore
 
 __all__ = ["Digits", "Reader", "digits", "inception_score", "ncsn", "train_digits"]
@@ -101,7 +101,12 @@ def ncsn(seed: int = 0) -> UNetScore:
 
 
 def train_digits(
-    learnt: Digits, *, steps: int = 1500, seed: int = 0, checkpoint: Path | None = None
+    learnt: Digits,
+    *,
+    steps: int = 1500,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    track: Track | None = None,
 ) -> tuple[UNetScore, History]:
     """Train an NCSN on digits, by its own objective on its own ladder.
 
@@ -112,6 +117,7 @@ def train_digits(
         steps: how many, at least 1.
         seed: names the run.
         checkpoint: where to resume from.
+        track: told the loss and the learning rate as they come.
     """
     return train(
         ncsn(seed),
@@ -124,6 +130,7 @@ def train_digits(
         ema=0.995,
         seed=seed,
         checkpoint=checkpoint,
+        track=track,
     )
 
 

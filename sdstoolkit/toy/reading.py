@@ -65,8 +65,15 @@ class Reader(nn.Module):
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
         self.heads = nn.ModuleList(nn.Linear(width, size) for size in self.sizes.values())
 
-    def loss(self, ids: Tensor, scenes: data.Scenes) -> Tensor:
-        """Mean cross-entropy of the attributes, in nats."""
+    def loss(self, ids: Tensor, scenes: data.Scenes, pairs: float) -> Tensor:
+        """Mean cross-entropy of the attributes, in nats.
+
+        Args:
+            ids: Token ids, [n, 32].
+            scenes: What they tell of, n of them.
+            pairs: How many of them are of two objects; of a part of a batch its even share of the
+                batch's, so that the parts' mean is the batch's whatever fell into which.
+        """
         states = self.text_encoder(ids).last_hidden_state
         answers = self.attention(self.queries.expand(len(ids), -1, -1), states, states)[0]
         truth = [scenes.count - 1, scenes.background, scenes.quality, scenes.relation]
@@ -75,8 +82,10 @@ class Reader(nn.Module):
         pair = scenes.count == 2
         always = torch.ones_like(pair)
         counted = [always] * 3 + [pair] + [always] * 3 + [pair] * 3
+        n = [len(ids)] * 3 + [pairs] + [len(ids)] * 3 + [pairs] * 3
         losses = [
-            F.cross_entropy(head(answers[:, k]), truth[k], reduction="none")[counted[k]].mean()
+            F.cross_entropy(head(answers[:, k]), truth[k], reduction="none")[counted[k]].sum()
+            / n[k]
             for k, head in enumerate(self.heads)
         ]
         return torch.stack(losses).mean()
@@ -99,7 +108,8 @@ def train_text_encoder(
         rows = torch.randint(len(ids), (batch,), generator=rng)
         which = torch.randint(CAPTIONS_A_DRAWING, (batch,), generator=rng)
         mine = share.of(rows)
-        return reader.loss(ids[mine, share.of(which)], drawn.scenes[mine])
+        pairs = int((drawn.scenes.count[rows] == 2).sum()) * len(mine) / batch
+        return reader.loss(ids[mine, share.of(which)], drawn.scenes[mine], pairs)
 
     return share.fit(reader, loss, plan, checkpoint=checkpoint, name="text encoder")
 
