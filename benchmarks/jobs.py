@@ -79,6 +79,7 @@ def killed(folder: Path, kills: int, seeds: int, steps: int) -> dict[str, int]:
     while True:
         out, anywhere = folder / f"killed-{ended}", die.random() < 0.2
         patience = die.random() * (whole if anywhere else work)
+        before = changed(out / "manifest.json")
         process = subprocess.Popen(
             command(out, **options),
             env=ENVIRONMENT,
@@ -86,7 +87,8 @@ def killed(folder: Path, kills: int, seeds: int, steps: int) -> dict[str, int]:
             stderr=subprocess.DEVNULL,
         )
         if not anywhere:
-            wait_for(out / "manifest.json", process)
+            while changed(out / "manifest.json") == before and process.poll() is None:
+                time.sleep(0.02)
         try:
             process.wait(patience if landed < kills else None)
         except subprocess.TimeoutExpired:
@@ -101,8 +103,10 @@ def killed(folder: Path, kills: int, seeds: int, steps: int) -> dict[str, int]:
             finished = now
             print(f"kill {landed}: {len(now)} of {seeds} images finished", flush=True)
         elif process.returncode == 0:  # it came to its end: begin another
-            ended, finished = ended + 1, {}
-            differing += images(out) != expected
+            ended, finished, found = ended + 1, {}, images(out)
+            apart = {k for k in {*found, *expected} if found.get(k) != expected.get(k)}
+            print(f"run {ended} ended, after {landed} kills; not as expected: {sorted(apart)}")
+            differing += bool(apart)
             if landed >= kills:
                 break
         else:
@@ -117,10 +121,9 @@ def killed(folder: Path, kills: int, seeds: int, steps: int) -> dict[str, int]:
     }
 
 
-def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until a run has begun its folder, or is over."""
-    while not file.exists() and process.poll() is None:
-        time.sleep(0.02)
+def changed(file: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 if it is not there."""
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def kept(heading: str) -> list[dict[str, str]] | None:
