@@ -64,8 +64,10 @@ class Trackers:
         return self
 
     def _open(self, kind: str) -> Any:
+        from accelerate import PartialState
         from accelerate.tracking import TensorBoardTracker, WandBTracker
 
+        PartialState()  # the trackers' own log wants to know which process this is
         tracker: Any
         if kind == "tensorboard":
             tracker = TensorBoardTracker(self.project, self.folder)
