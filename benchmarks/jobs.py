@@ -78,7 +78,7 @@ def killed(folder: Path, kills: int, seeds: int, steps: int) -> dict[str, int]:
     ended = landed = within = between = lost = differing = 0
     while True:
         out, anywhere = folder / f"killed-{ended}", die.random() < 0.2
-        patience = die.random() * (whole if anywhere else work)
+        patience = die.random() * (whole if anywhere else work / 2)
         before = changed(out / "manifest.json")
         process = subprocess.Popen(
             command(out, **options),

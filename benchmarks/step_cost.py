@@ -5,20 +5,24 @@
 The necessary parts are one batched network call without a graph and, from pixels, the encoder's
 forward and backward pass. Beside them stands a step written as the field's reference code does it:
 the prompt encoded anew, the network's graph kept, the latents decoded though nobody looks, the
-gradient read back to the host for the log. And every other loss on latents beside the rows of its
-card, the differentiated ones with their way back. All are interleaved in one process; the figures
-are medians, the ratio is that of medians. Writes docs/benchmarks/step_cost.md.
+gradient read back to the host for the log. And every other loss on latents beside its calls of
+networks made by themselves, the differentiated ones with their way back. All are interleaved in
+one process; the figures are medians, the ratio is that of medians. Writes
+docs/benchmarks/step_cost.md.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from report import machine, write_report
+from torch import Tensor
 
-from sdstoolkit import SDS, Canvas, Latents, Pixels, Prior, load, optimize
+from sdstoolkit import SDS, Canvas, Latents, Pixels, Prior, ScoreModel, load, optimize
 from sdstoolkit.choices import EDITING, Reward, make_loss
 from sdstoolkit.distill import cards
 from sdstoolkit.pipelines.optimize import Options
@@ -86,31 +90,50 @@ def reference(prior: Prior, canvas: Canvas) -> Callable[[], None]:
     return step
 
 
-def rows_alone(prior: Prior, n: int, rows: int, passes: int) -> Callable[[], None]:
-    """Network calls of so many rows an image in one batch, and of some with their way back."""
-    network, shape = prior.score.network, prior.score.shape
-    text = prior.condition(PROMPT)["text"]
+@dataclass
+class Call:
+    """A call of a network as a loss made it, to be made again by itself."""
 
-    def inputs(count: int) -> tuple:
-        x = torch.randn(count, *shape, device=prior.device)
-        k = torch.full((count,), 500.0, device=prior.device)
-        return x, k, text.expand(count, -1, -1)
+    module: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    towards: list[Tensor]  # what is differentiated by: the input or the network's parameters
 
-    def step() -> None:
-        if rows > passes:
-            with torch.no_grad():
-                x, k, c = inputs(n * (rows - passes))
-                network(x, k, encoder_hidden_states=c)
-        if passes:
-            x, k, c = inputs(n * passes)
-            out = network(x.requires_grad_(), k, encoder_hidden_states=c).sample
-            torch.autograd.grad(out.sum(), x)
+    def __call__(self) -> None:
+        with torch.set_grad_enabled(bool(self.towards)):
+            out = self.module(*self.args, **self.kwargs)
+        out = out if isinstance(out, Tensor) else out[0]
+        if self.towards:
+            torch.autograd.grad(out.sum(), self.towards)
 
-    return step
+
+def calls_of(step: Callable[[], object], modules: Iterable[Any]) -> list[Call]:
+    """The calls of the modules in one step, with their inputs as they were."""
+    found: list[Call] = []
+
+    def see(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        towards: list[Tensor] = []
+        if torch.is_grad_enabled():
+            if args[0].requires_grad:
+                args = (args[0].detach().requires_grad_(), *args[1:])
+                towards = [args[0]]
+            else:
+                towards = [p for p in module.parameters() if p.requires_grad]
+        found.append(Call(module, args, kwargs, towards))
+
+    hooks = [m.register_forward_pre_hook(see, with_kwargs=True) for m in modules]
+    step()
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def losses(prior: Prior, n: int, rounds: int) -> list[dict[str, str]]:
-    """A row for each loss whose number of rows is the same in every step."""
+    """A row for each loss whose number of rows is the same in every step.
+
+    What is necessary is the calls of the networks as the step makes them, by themselves: those of
+    the model or of a fitted twin, whose rows are those of the card, and a reward's decoder.
+    """
     rows = []
     null = torch.zeros(1, *prior.score.shape, device=prior.device)
     for name, card in cards().items():
@@ -120,18 +143,26 @@ def losses(prior: Prior, n: int, rounds: int) -> list[dict[str, str]]:
             prompt=PROMPT, out="", loss=name, reward=Reward(colour="1,0,0"), source_prompt=PROMPT
         )
         image = prior.codec.decode(null).clamp(0, 1) if name in EDITING else None
-        canvas = Latents(prior, n=n)
-        walk = optimize(canvas, make_loss(options, prior, image), steps=10**6)
+        canvas, loss = Latents(prior, n=n), make_loss(options, prior, image)
+        walk = optimize(canvas, loss, steps=10**6)
+        own = [m.network for m in loss.modules() if isinstance(m, ScoreModel)]
+        networks = list(dict.fromkeys([prior.score.network, *own]))
+        next(walk)  # what is made once is made
+        watched = [*networks, prior.codec.autoencoder.decoder]
+        calls = calls_of(lambda walk=walk: next(walk), watched)
+        asked = [call for call in calls if call.module in networks]
+        assert sum(len(call.args[0]) for call in asked) == n * (card.rows + card.fitted), name
         steps = {
-            "rows": rows_alone(prior, n, card.rows + card.fitted, card.passes),
+            "rows": lambda calls=calls: [call() for call in calls],
             "step": lambda walk=walk: next(walk),
         }
         seconds = median_seconds(steps, rounds)
         rows.append({
             "loss": f"`{name}`", "images": str(n), "rows": str(card.rows + card.fitted),
-            "with a graph": str(card.passes), "rows alone, ms": f"{1e3 * seconds['rows']:.1f}",
+            "with a graph": str(card.passes), "calls": str(len(calls)),
+            "calls alone, ms": f"{1e3 * seconds['rows']:.1f}",
             "a step, ms": f"{1e3 * seconds['step']:.1f}",
-            "step / rows": f"{seconds['step'] / seconds['rows']:.2f}",
+            "step / calls": f"{seconds['step'] / seconds['rows']:.2f}",
         })  # fmt: skip
         print(rows[-1], flush=True)
     return rows

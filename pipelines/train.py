@@ -49,7 +49,7 @@ class Options:
     """Steps of shapes' autoencoder, 16 drawings each: 1 or more."""
     text: Annotated[int, Range(low=1)] = 1_500
     """Steps of shapes' text encoder, 128 captions each: 1 or more."""
-    denoiser: Annotated[int, Range(low=1)] = 8_000
+    denoiser: Annotated[int, Range(low=1)] = 12_000
     """Steps of shapes' denoiser, 64 latents each: 1 or more."""
     steps: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
     """Steps of the other models: 1 or more; by default 2,500, 1,500 (digits), 3,000 (moons)."""

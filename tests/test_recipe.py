@@ -87,13 +87,33 @@ def test_lessons_part_the_scenes_and_the_timetable_starts_easy() -> None:
     rows = recipe.lessons(scenes)
     assert torch.equal(torch.cat(rows).sort().values, torch.arange(512))
     assert scenes.count[torch.cat(rows[:2])].max() == 1
-    assert recipe.timetable(0.0).tolist() == [1, 0, 0]
-    assert recipe.timetable(0.25).tolist() == [0.5, 0.5, 0]
-    assert recipe.timetable(1.0).tolist() == [0.25, 0.25, 0.5]
+    assert recipe.timetable(0.0).tolist() == [1, 0, 0, 0]
+    assert recipe.timetable(0.2).tolist() == [0.5, 0.5, 0, 0]
+    assert recipe.timetable(1.0).tolist() == pytest.approx([0.2, 0.2, 0.45, 0.15])
+
+
+def test_a_reader_is_asked_what_lies_where() -> None:
+    """Against where the drawing's objects are, not against the words."""
+    scenes = data.draw_scenes(512, torch.Generator().manual_seed(1))
+    found = reading.attributes(scenes)
+    assert list(found) == list(reading.Reader.sizes)
+    for i in range(len(scenes)):
+        occupied = [place for place in reading.PLACES if found[f"shape {place}"][i] > 0]
+        if scenes.count[i] == 1:
+            assert occupied == ["alone"]
+            assert found["shape alone"][i] == 1 + scenes.shape[i, 0]
+            continue
+        across = {"left": 0, "right": 0, "above": 1, "below": 1}[occupied[0]]
+        low, high = scenes.centre[i, :, across].argsort().tolist()
+        assert occupied == [["left", "right"], ["above", "below"]][across]
+        for place, k in zip(occupied, (low, high), strict=True):
+            for what, value in vars(scenes[slice(i, i + 1)]).items():
+                if what in ("shape", "colour", "size"):
+                    assert found[f"{what} {place}"][i] == 1 + value[0, k]
 
 
 def test_parts_of_a_batch_of_captions_have_the_batch_s_gradient(tmp_path: Path) -> None:
-    """Pairs, whose attributes alone count for a second object, fall unevenly into the parts."""
+    """Places, whose objects count by themselves, are fuller in some parts than in others."""
     drawn = make_drawings(64, seed=0)
     tokenizer = networks.tokenizer(data.vocabulary(), tmp_path)
     ids = reading.captions(drawn, tokenizer)

@@ -39,7 +39,7 @@ class Budget:
     drawings: int = 65_536
     autoencoder: int = 3_500
     text: int = 1_500
-    denoiser: int = 8_000
+    denoiser: int = 12_000
     seed: int = 0
 
 
@@ -80,7 +80,7 @@ def train_shapes(
         )
         torch.manual_seed(seed + 3)
         text_encoder, unet = networks.text_encoder(tokenizer), networks.denoiser()
-        plan = Plan(steps=budget.text, lr=2e-3, seed=seed + 4)
+        plan = Plan(steps=budget.text, lr=2e-3, seed=seed + 4, muon=True)
         file = run / "text_encoder.safetensors"
         histories["text encoder"] = reading.train_text_encoder(
             text_encoder, drawn, ids, plan, checkpoint=file, share=share

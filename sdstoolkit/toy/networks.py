@@ -93,7 +93,7 @@ def scheduler() -> "DDPMScheduler":
 
 
 def text_encoder(tokenizer: "CLIPTokenizer") -> "CLIPTextModel":
-    """An untrained two-layer CLIPTextModel for the tokenizer's vocabulary."""
+    """An untrained three-layer CLIPTextModel for the tokenizer's vocabulary."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(
@@ -101,7 +101,7 @@ def text_encoder(tokenizer: "CLIPTokenizer") -> "CLIPTextModel":
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
             intermediate_size=2 * TEXT_WIDTH,
-            num_hidden_layers=2,
+            num_hidden_layers=3,
             num_attention_heads=4,
             max_position_embeddings=TEXT_LENGTH,
             projection_dim=TEXT_WIDTH,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 CAPTIONS_A_DRAWING = 4
+PLACES = ("alone", "left", "right", "above", "below")
+NOTHING = 0
 
 
 def captions(drawn: Drawings, tokenizer: "CLIPTokenizer", *, seed: int = 0) -> Tensor:
@@ -46,16 +48,20 @@ def tokens(tokenizer: "CLIPTokenizer", texts: list[str]) -> Tensor:
 
 
 class Reader(nn.Module):
-    """Reads the attributes of a scene off its caption: one query and one linear map each.
+    """Reads off a caption what is drawn, and where: one query and one linear map an attribute.
 
-    An attribute that a caption leaves out is answered by its share in the data, as it should be.
-    Attributes of the second object and the relation count only where there are two objects.
+    Of two objects, the one that the caption names first may lie on any side. A denoiser that is
+    told "first, second, right of" must find out for itself what goes where, and mixes the two up
+    for thousands of steps; so the reader is asked what is on the left, on the right, above, below
+    and, of a lone object, anywhere, one class of each standing for nothing there. An attribute
+    that a caption leaves out is answered by its share in the data, as it should be.
     """
 
-    sizes = {
-        "count": 2, "background": 8, "quality": 5, "relation": 4,
-        "shape 1": 9, "colour 1": 8, "size 1": 2, "shape 2": 9, "colour 2": 8, "size 2": 2,
-    }  # fmt: skip
+    sizes = {"count": 2, "background": 8, "quality": 5} | {
+        f"{what} {place}": kinds + 1
+        for place in PLACES
+        for what, kinds in (("shape", 9), ("colour", 8), ("size", 2))
+    }
 
     def __init__(self, text_encoder: nn.Module) -> None:
         super().__init__()
@@ -65,30 +71,52 @@ class Reader(nn.Module):
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
         self.heads = nn.ModuleList(nn.Linear(width, size) for size in self.sizes.values())
 
-    def loss(self, ids: Tensor, scenes: data.Scenes, pairs: float) -> Tensor:
-        """Mean cross-entropy of the attributes, in nats.
+    def forward(self, ids: Tensor) -> list[Tensor]:
+        """Logits of every attribute, in the order of ``sizes``, [n, kinds] each."""
+        states = self.text_encoder(ids).last_hidden_state
+        answers = self.attention(self.queries.expand(len(ids), -1, -1), states, states)[0]
+        return [head(answers[:, k]) for k, head in enumerate(self.heads)]
+
+    def loss(self, ids: Tensor, scenes: data.Scenes, batch: data.Scenes) -> Tensor:
+        """Mean cross-entropy of the attributes, in nats; a place counts as much full as empty.
 
         Args:
             ids: Token ids, [n, 32].
             scenes: What they tell of, n of them.
-            pairs: How many of them are of two objects; of a part of a batch its even share of the
-                batch's, so that the parts' mean is the batch's whatever fell into which.
+            batch: The whole batch, of which they are an even share; how often a place is full is
+                its, so that the shares' mean is the batch's loss whatever fell into which.
         """
-        states = self.text_encoder(ids).last_hidden_state
-        answers = self.attention(self.queries.expand(len(ids), -1, -1), states, states)[0]
-        truth = [scenes.count - 1, scenes.background, scenes.quality, scenes.relation]
-        for k in range(2):
-            truth += [scenes.shape[:, k], scenes.colour[:, k], scenes.size[:, k]]
-        pair = scenes.count == 2
-        always = torch.ones_like(pair)
-        counted = [always] * 3 + [pair] + [always] * 3 + [pair] * 3
-        n = [len(ids)] * 3 + [pairs] + [len(ids)] * 3 + [pairs] * 3
-        losses = [
-            F.cross_entropy(head(answers[:, k]), truth[k], reduction="none")[counted[k]].sum()
-            / n[k]
-            for k, head in enumerate(self.heads)
-        ]
+        losses, share = [], len(scenes) / len(batch)
+        asked = zip(self(ids), attributes(scenes).items(), attributes(batch).values(), strict=True)
+        for logits, (name, truth), whole in asked:
+            error = F.cross_entropy(logits, truth, reduction="none")
+            for part, every in zip(_parts(name, truth), _parts(name, whole), strict=True):
+                losses.append(error[part].sum() / (every.sum().clamp(min=1) * share))
         return torch.stack(losses).mean()
+
+
+def _parts(name: str, truth: Tensor) -> tuple[Tensor, ...]:
+    """The rows that count together: of a place the empty and the full ones, else all."""
+    return (truth == NOTHING, truth != NOTHING) if " " in name else (truth >= 0,)
+
+
+def attributes(scenes: data.Scenes) -> dict[str, Tensor]:
+    """What a Reader is to find, in the order of its ``sizes``, int64 [n] each."""
+    two = scenes.count == 2
+    # Right of is opposite to left of, below to above.
+    first = torch.where(two, 1 + scenes.relation, 0)
+    second = torch.where(two, 1 + (scenes.relation ^ 1), -1)
+    found = {
+        "count": scenes.count - 1,
+        "background": scenes.background,
+        "quality": scenes.quality,
+    }
+    for k, place in enumerate(PLACES):
+        here = torch.stack([first == k, second == k], 1)
+        for what in ("shape", "colour", "size"):
+            there = (1 + getattr(scenes, what)) * here
+            found[f"{what} {place}"] = there.sum(1)
+    return found
 
 
 def train_text_encoder(
@@ -108,8 +136,8 @@ def train_text_encoder(
         rows = torch.randint(len(ids), (batch,), generator=rng)
         which = torch.randint(CAPTIONS_A_DRAWING, (batch,), generator=rng)
         mine = share.of(rows)
-        pairs = int((drawn.scenes.count[rows] == 2).sum()) * len(mine) / batch
-        return reader.loss(ids[mine, share.of(which)], drawn.scenes[mine], pairs)
+        scenes = drawn.scenes
+        return reader.loss(ids[mine, share.of(which)], scenes[mine], scenes[rows])
 
     return share.fit(reader, loss, plan, checkpoint=checkpoint, name="text encoder")
 

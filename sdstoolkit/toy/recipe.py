@@ -104,11 +104,12 @@ def crowded(u: Tensor) -> Tensor:
 def lessons(scenes: data.Scenes) -> list[Tensor]:
     """The rows of a data set by how much there is to learn at once, easiest first.
 
-    One large object, undamaged; one small one; two objects or a damaged picture.
+    One large object, undamaged; one small one; two objects; a damaged picture of one.
     """
-    alone = (scenes.count == 1) & (scenes.quality == data.CLEAN)
+    alone, clean = scenes.count == 1, scenes.quality == data.CLEAN
     large = scenes.size[:, 0] == data.SIZES.index("large")
-    return [rows.nonzero()[:, 0] for rows in (alone & large, alone & ~large, ~alone)]
+    kinds = (alone & clean & large, alone & clean & ~large, ~alone, alone & ~clean)
+    return [rows.nonzero()[:, 0] for rows in kinds]
 
 
 def timetable(progress: float) -> Tensor:
@@ -117,8 +118,8 @@ def timetable(progress: float) -> Tensor:
     With every scene mixed in from the start, captions taught colours alone for two thousand steps
     and outlines stayed blobs; large single objects teach outlines in a few hundred.
     """
-    small, rest = min(max((progress - 0.1) / 0.15, 0), 1), min(max((progress - 0.3) / 0.2, 0), 1)
-    shares = torch.tensor([1.0, small, 2 * rest])
+    small, rest = min(max((progress - 0.07) / 0.1, 0), 1), min(max((progress - 0.2) / 0.15, 0), 1)
+    shares = torch.tensor([1.0, small, 2.25 * rest, 0.75 * rest])
     return shares / shares.sum()
 
 
