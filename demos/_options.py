@@ -2,7 +2,8 @@
 
 A field takes its type, its default, its range and its words from the option's line in `choices`,
 so that an option which is added there appears here by itself. Ends that the command leaves open
-are closed here, at sixteen times the default, for the machine is not the user's.
+are closed here, at sixteen times the default or a sixteenth of it, for the machine is not the
+user's: a stride of a millionth would be a million network evaluations.
 """
 
 import ast
@@ -103,7 +104,9 @@ def options(owner: str) -> list[Option]:
         marks = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Range)]
         kind = typing.get_args(hint)[0] if marks else hint
         low, high = _ends(marks[0], kind, each.default) if marks else (-LARGEST, LARGEST)
-        about = words.get(each.name, "").replace("--", "")
+        about = words[each.name]
+        if marks and kind is int and about.endswith(" or more."):
+            about = f"{about.rpartition(':')[0]}: {low:g} to {high:g}."
         found.append(Option(owner, each.name, kind, each.default, low, high, about))
     return found
 
@@ -134,9 +137,9 @@ def chosen(owners: Sequence[str], values: dict[str, object]) -> dict[str, Own]:
 
 
 def _ends(allowed: Range, kind: type, default: Any) -> tuple[float, float]:
-    """The ends of a number's range; what is above an end, but not it, begins a millionth above."""
-    above = None if allowed.above is None else allowed.above + 1e-6
-    low = next((x for x in (allowed.low, above) if x is not None), -LARGEST)
+    """The ends of a number's range: those of the command, and where it has none the page's."""
+    above = None if allowed.above is None else max(allowed.above, default / TIMES)
+    low = next((end for end in (allowed.low, above) if end is not None), -LARGEST)
     roomy = TIMES * max(1, default) if kind is int else LARGEST
     return low, roomy if allowed.high is None else allowed.high
 

@@ -250,14 +250,15 @@ def test_every_option_of_the_command_is_a_field():
         ({"vsd_rank": 2.5}, "rank of vsd is 2.5"),
         ({"vsd_rank": True}, "rank of vsd is True"),
         ({"vsd_lr": float("nan")}, "lr of vsd is nan"),
-        ({"vsd_lr": 0}, "lr of vsd is 0, expected a number from 1e-06"),
+        ({"ism_stride": 1e-4}, "stride of ism is 0.0001, expected a number from 0.0125 to 1"),
+        ({"vsd_lr": 0}, "lr of vsd is 0, expected a number from 6.25e-05"),
         ({"strokes_filled": 1}, "filled of strokes is 1, expected yes or no"),
         ({"strokes_paths": None}, "paths of strokes is None"),
     ],
 )
 def test_options_out_of_range(changed, match):
     values = {o.key: o.default for name in _options.names() for o in _options.options(name)}
-    used = ("vsd", "strokes")
+    used = ("vsd", "ism", "strokes")
     assert _options.chosen(used, values) == {name: Choices().own(name) for name in used}
     assert _options.chosen(("sds", "pixels"), values | changed) == {}  # not theirs
     with pytest.raises(ValueError, match=match):
