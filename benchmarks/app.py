@@ -31,6 +31,7 @@ from report import machine, write_report
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PARTS = ("first", "clients", "hostile")
+STRICT = ("loss", "canvas", "steps", "scale", "seeds", "model")  # that take none of what is sent
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white")
 
 
@@ -115,6 +116,8 @@ class Hostile:
 
     def __init__(self, address: str) -> None:
         self.url, self.die = f"{address}/gradio_api", random.Random(0)
+        about = httpx.get(f"{self.url}/info", timeout=60).json()
+        self.optimize = about["named_endpoints"]["/optimize"]["parameters"]
         self.kinds = [self.upload, self.fields, self.path, self.image, self.shape]
 
     def send(self, k: int) -> str:
@@ -138,10 +141,15 @@ class Hostile:
         return str(httpx.get(f"{self.url}/file={where}", timeout=60).status_code)
 
     def fields(self, k: int) -> str:
+        """One field of the form, or two, that are not what they should be."""
+        values = [json.dumps(each["parameter_default"]) for each in self.optimize]
+        words = {"prompt": '"a red heart"', "negative": '""', "steps": "5", "seeds": '"0"'}
+        for at, each in enumerate(self.optimize):
+            values[at] = words.get(each["parameter_name"], values[at])
         bad = self.die.choice(["NaN", "Infinity", "-1e308", '"x"', "[]", "{}", '"\\u0000"'])
-        values = ['"a red heart"', '""', '"sds"', '"pixels"', "5", "30", "0", '"0"']
-        values += ["null", '""', '"shapes"']
-        values[self.die.choice([2, 3, 4, 5, 7, 10])] = bad
+        known = [at for at, each in enumerate(self.optimize) if each["parameter_name"] in STRICT]
+        values[self.die.choice(known)] = bad
+        values[self.die.randrange(len(STRICT), len(values))] = bad
         return self.call("optimize", f'{{"data": [{", ".join(values)}]}}')
 
     def shape(self, k: int) -> str:

@@ -1,4 +1,4 @@
-"""Write the generated tables anew, in README.md and docs/choosing.md, from what the code says.
+"""Write the generated tables of README.md and docs/ anew, from what the code says.
 
     python benchmarks/tables.py
 """
@@ -6,6 +6,8 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+
+import memory
 
 from sdstoolkit import _plugins, solvers
 from sdstoolkit.adapters import catalogue
@@ -55,6 +57,7 @@ def methods() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"families": families, "losses": losses, "solvers": methods},
     "docs/choosing.md": {"losses": choosing},
+    "docs/scaling.md": {"memory": memory.table},
 }
 
 

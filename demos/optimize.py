@@ -4,6 +4,7 @@ The steps are those of `sdstoolkit.optimize`, and the folder that is downloaded 
 optimize`: the command goes on from it, with more seeds for example.
 """
 
+import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from sdstoolkit import Canvas, Distiller, _plugins, images, jobs, optimize
 from sdstoolkit.choices import EDITING, chosen, make_canvas, make_loss
 from sdstoolkit.cli import plugin
-from sdstoolkit.demos import _pictures
+from sdstoolkit.demos import _options, _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
 from sdstoolkit.demos._site import DEVICE, Run, Site, pack
 from sdstoolkit.demos._watch import Looks
+from sdstoolkit.optimization import CosineDecay
 from sdstoolkit.pipelines._loading import Loading
 from sdstoolkit.pipelines.optimize import Options
 from sdstoolkit.prior import Prior
@@ -28,8 +30,9 @@ from sdstoolkit.rng import generators, normal
 TITLE, PLACE = "Optimise", 1
 TAB = "optimize"
 MOST_STEPS, MOST_IMAGES = 2000, 4
-ASK_MORE = ("reward",)  # losses that need what the page does not ask for
 DEFAULT = Options(prompt="", out="")
+OWN = [option.key for name in _options.names() for option in _options.options(name)]
+ASKED = "prompt negative loss canvas steps scale lr seeds source shows model".split()
 EXAMPLES = (
     "a red heart on a white background",
     "a large yellow star on a blue background",
@@ -83,12 +86,15 @@ class Live:
 
 def begin(site: Site, run: Run, fields: tuple[Any, ...]) -> Live:
     """Everything checked, and nothing computed yet."""
-    prompt, negative, loss, canvas, steps, scale, lr, seeds, source, shows, model = fields
+    prompt, negative, loss, canvas, steps, scale, lr, seeds, source, shows, model, *own = fields
     loss, canvas = text("the loss", loss, needed=True), text("the canvas", canvas, needed=True)
     rows = jobs.parse_seeds(text("the seeds", seeds, needed=True))
     if len(rows) > MOST_IMAGES:
         raise ValueError(f"{len(rows)} seeds were given, expected {MOST_IMAGES} at most here")
     scale = float(number("the guidance scale", scale, -1000, 1000))
+    given = _options.chosen((loss, canvas), dict(zip(OWN, own, strict=True)))
+    if loss == "reward" and not given[loss].colour:
+        raise ValueError("the loss reward needs a colour, expected for example 1,0,0")
     prior = site.prior(model)
     start = None if source is None else read_upload(source, prior.size, fit=True)
     if start is None and loss in EDITING:
@@ -107,18 +113,15 @@ def begin(site: Site, run: Run, fields: tuple[Any, ...]) -> Live:
         source="" if start is None else _kept(start, run),
         source_prompt=text("what the image shows", shows),
         loading=Loading(device=site.device),
+        **given,
     )
     start = None if start is None else start.to(prior.device)
     made = make_canvas(options, prior, rows, start)
     follows = make_loss(options, prior, start)
     watched = Watched(follows)
-    going = optimize(made, follows, steps=options.steps, lr=options.lr)
+    rate = CosineDecay(options.lr or made.lr, final=options.decay)
+    going = optimize(made, follows, steps=options.steps, lr=rate)
     return Live(options, prior, made, follows, watched, going)
-
-
-def losses() -> list[str]:
-    """Those that the page has every argument of."""
-    return [name for name in _plugins.names("sdstoolkit.distill") if name not in ASK_MORE]
 
 
 def suits(loss: str) -> float:
@@ -223,10 +226,16 @@ def build(site: Site) -> None:
                 steps = gr.Slider(1, MOST_STEPS, DEFAULT.steps, step=1, label="Steps")
                 scale = gr.Slider(0, 200, suits(DEFAULT.loss), step=0.5, label="Guidance")
             with gr.Row():
-                loss = gr.Dropdown(losses(), value=DEFAULT.loss, label="Loss", elem_id="loss")
+                loss = gr.Dropdown(
+                    _plugins.names("sdstoolkit.distill"), value=DEFAULT.loss, label="Loss",
+                    elem_id="loss",
+                )  # fmt: skip
                 canvas = gr.Dropdown(
-                    _plugins.names("sdstoolkit.canvas"), value=DEFAULT.canvas, label="Canvas"
-                )
+                    _plugins.names("sdstoolkit.canvas"), value=DEFAULT.canvas, label="Canvas",
+                    elem_id="canvas",
+                )  # fmt: skip
+            used = (DEFAULT.loss, DEFAULT.canvas)
+            groups = [_options.row(name, visible=name in used) for name in _options.names()]
             with gr.Accordion("More", open=False):
                 negative = gr.Textbox(label="Negative prompt", info="What to steer away from.")
                 with gr.Row():
@@ -262,16 +271,16 @@ def build(site: Site) -> None:
             packed = gr.DownloadButton("Download the results", elem_id="download", size="md")
 
     fields = [prompt, negative, loss, canvas, steps, scale, lr, seeds, source, shows, model]
+    fields += [each for _, made in groups for each in made]
     shown = [image, guess, gradient, plot, packed, status]
 
-    def started(
-        prompt: Any, negative: Any, loss: Any, canvas: Any, steps: Any, scale: Any,
-        lr: Any, seeds: Any, source: Any, shows: Any, model: Any, request: gr.Request,
-    ) -> Iterator[Any]:  # fmt: skip
-        values = (prompt, negative, loss, canvas, steps, scale, lr, seeds, source, shows, model)
+    def started(*given: Any) -> Iterator[Any]:
+        *values, request = given
         with site.runs.working(request, TAB) as mine:
-            mine.live = begin(site, mine, values)
+            mine.live = begin(site, mine, tuple(values))
             yield from follow(mine)
+
+    _name(started, [*ASKED, *OWN])
 
     def resumed(request: gr.Request) -> Iterator[Any]:
         with site.runs.working(request, TAB, resume=True) as mine:
@@ -290,7 +299,13 @@ def build(site: Site) -> None:
             return "**stopped** · what was made is kept"
         return gr.skip()
 
-    loss.change(spoken(suits), loss, scale, api_visibility="private", queue=False)
+    quiet: dict[str, Any] = {"api_visibility": "private", "queue": False}
+    loss.change(spoken(suits), loss, scale, **quiet)
+    gr.on(
+        [loss.change, canvas.change],
+        lambda *used: [gr.update(visible=name in used) for name in _options.names()],
+        [loss, canvas], [group for group, _ in groups], **quiet,
+    )  # fmt: skip
     queue: dict[str, Any] = {"concurrency_limit": site.jobs, "concurrency_id": DEVICE}
     event = {"show_progress": "minimal", **queue}
     gr.on(
@@ -299,6 +314,16 @@ def build(site: Site) -> None:
     resume.click(spoken(resumed), None, shown, api_name="resume", **event)
     pause.click(spoken(paused), None, None, api_name="pause", queue=False)
     stop.click(spoken(stopped), None, status, api_name="stop", queue=False)
+
+
+def _name(function: Any, names: list[str]) -> None:
+    """Give what takes any number of fields their names, which are those of the interface."""
+    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]
+    request = inspect.Parameter(
+        "request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request
+    )
+    function.__signature__ = inspect.Signature([*parameters, request])
+    function.__annotations__ = {"request": gr.Request}
 
 
 def _view(label: str, name: str, height: int) -> gr.Image:

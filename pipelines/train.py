@@ -8,6 +8,9 @@
 The run folder keeps the data and a checkpoint of every stage: the same command goes on where it
 was stopped. Then the out folder holds the model, which other verbs take as `--model DIR` if it is
 of images, with its model card, the loss curves and pictures of what it can do.
+
+A batch is shared by the processes of torchrun or accelerate launch, or worked on in --accumulate
+pieces; the run stays that of its seed, to the rounding of sums.
 """
 
 from dataclasses import dataclass, fields
@@ -19,11 +22,13 @@ import tyro
 from sdstoolkit.cli import Range, launch
 
 if TYPE_CHECKING:
-    from sdstoolkit.toy.training import History
+    from sdstoolkit.toy.training import History, Share
 
     Trained = tuple[dict[str, History], str]  # the history of each stage, and the card
+SHARED = ("shapes", "shapes-pixel")  # what several processes train, or in pieces
 SUITS = {"drawings": ("shapes", "shapes-pixel"), "steps": ("shapes-pixel", "digits", "moons")}
 SUITS |= dict.fromkeys(("start", "autoencoder", "text", "denoiser"), ("shapes",))
+SUITS |= dict.fromkeys(("accumulate", "precision"), SHARED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,14 @@ class Options:
     """Steps of the other models: 1 or more; by default 2,500, 3,000 (digits, moons)."""
     seed: Annotated[int, Range(low=0)] = 0
     """The number that names the run: 0 or more."""
+    accumulate: Annotated[int, Range(low=1)] = 1
+    """Pieces that a batch is worked on in, which take less memory: 1 or more, a divisor of it."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of products; auto is bfloat16 where the processor multiplies in it. Weights are float32."""
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where to send curves while it trains, one or both; tensorboard writes RUN/trackers."""
+    processes: Annotated[int | None, Range(low=1), tyro.conf.arg(metavar="INT")] = None
+    """How many processes there must be: 1 or more; by default what the launcher was told."""
 
 
 def run(options: Options) -> int:
@@ -63,55 +76,43 @@ def run(options: Options) -> int:
             raise ValueError(
                 f"--{field.name} is no option of {options.what}, but of {', '.join(fits)}"
             )
-    makers = {"shapes": shapes, "shapes-pixel": shapes_pixel, "digits": digits, "moons": moons}
-    histories, card = makers[options.what](options, out)
-    from sdstoolkit import plots
+    from sdstoolkit import jobs, tracking
+    from sdstoolkit.studies.bundled import leave
+    from sdstoolkit.toy.training import Share
 
-    (out / "README.md").write_text(card, encoding="utf-8")
-    for name, history in histories.items():
-        title = f"{name}: training loss"
-        file = out / f"{name.replace(' ', '_')}.png"
-        plots.loss_curve(file, {name: history.losses}, steps=history.steps, title=title)
-    print(f"{out}: trained, look at README.md and the pictures beside it")
+    us, run = jobs.join(options.processes), Path(options.run)
+    if us.world > 1 and options.what not in SHARED:
+        raise ValueError(f"{options.what} is trained by one process, {us.world} were started")
+    kinds = options.track if us.is_main else ()
+    told = {k: v for k, v in vars(options).items() if k != "track"}
+    with tracking.Trackers(kinds, folder=run, project=options.what, values=told) as curves:
+        mean = us.mean if us.world > 1 else None
+        share = Share(us.rank, us.world, mean, options.accumulate, options.precision, curves)
+        histories, card = train(options, run, out, share)
+    if us.is_main:
+        leave(out, histories, card)
+        print(f"{out}: trained, look at README.md and the pictures beside it")
+    us.wait()
     return 0
 
 
-def shapes(options: Options, out: Path) -> "Trained":
-    """The text-to-image model."""
-    from sdstoolkit.toy import cards
-    from sdstoolkit.toy.bundle import Budget, train_shapes
+def train(options: Options, run: Path, out: Path, share: "Share") -> "Trained":
+    """What was asked for."""
+    from sdstoolkit.studies import bundled, digits, points
+    from sdstoolkit.toy.bundle import Budget
 
-    given = {field.name: getattr(options, field.name) for field in fields(Budget)}
-    budget = Budget(**{name: v for name, v in given.items() if v is not None})
-    start = None if options.start is None else Path(options.start)
-    if start is not None and not (start / "model_index.json").is_file():
-        raise ValueError(f"--start {options.start!r} is no model folder: no model_index.json")
-    histories = train_shapes(Path(options.run), out, budget, start=start)
-    return histories, cards.shapes(budget, histories)
-
-
-def shapes_pixel(options: Options, out: Path) -> "Trained":
-    """The model of pixels."""
-    from sdstoolkit.toy import cards, pixels
-
-    drawings, steps, seed = options.drawings or 16_384, options.steps or 2_500, options.seed
-    run = Path(options.run)
-    found = pixels.train_shapes_pixel(run, out, drawings=drawings, steps=steps, seed=seed)
-    return found, cards.shapes_pixel(drawings=drawings, seed=seed, histories=found)
-
-
-def digits(options: Options, out: Path) -> "Trained":
-    """An NCSN of handwritten digits, judged by an independent classifier."""
-    from sdstoolkit.studies import digits as studies
-
-    return studies.train(Path(options.run), out, steps=options.steps or 3_000, seed=options.seed)
-
-
-def moons(options: Options, out: Path) -> "Trained":
-    """A score of two half moons, beside the exact one."""
-    from sdstoolkit.studies import points as studies
-
-    return studies.train(Path(options.run), out, steps=options.steps or 3_000, seed=options.seed)
+    seed, steps, drawings = options.seed, options.steps, options.drawings
+    if options.what == "shapes":
+        given = {field.name: getattr(options, field.name) for field in fields(Budget)}
+        budget = Budget(**{name: v for name, v in given.items() if v is not None})
+        start = None if options.start is None else Path(options.start)
+        return bundled.train_shapes(run, out, budget, start=start, share=share)
+    if options.what == "shapes-pixel":
+        much = {"drawings": drawings or 16_384, "steps": steps or 2_500}
+        return bundled.train_shapes_pixel(run, out, seed=seed, share=share, **much)
+    if options.what == "digits":
+        return digits.train(run, out, steps=steps or 3_000, seed=seed, track=share.track)
+    return points.train(run, out, steps=steps or 3_000, seed=seed, track=share.track)
 
 
 if __name__ == "__main__":

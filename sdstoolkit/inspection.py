@@ -7,17 +7,19 @@ Costs are counted on the meta device, where tensors have shapes and no numbers, 
 that would take minutes on this machine is looked through in a moment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sdstoolkit.codec import Codec
 from sdstoolkit.condition import Condition
 from sdstoolkit.prior import Prior
 
-__all__ = ["Cost", "Weights", "cost", "reconstruction", "weights"]
+__all__ = ["Cost", "Weights", "cost", "kept", "reconstruction", "weigh", "weights"]
 
 
 class Weights(NamedTuple):
@@ -59,18 +61,24 @@ def weights(prior: Prior) -> tuple[Weights, ...]:
         ("text encoder", prior.text),
         ("autoencoder", prior.codec),
     )
-    found = []
-    for part, module in parts:
-        tensors = list(module.parameters()) if isinstance(module, nn.Module) else []
-        if tensors:
-            sizes: dict[str, int] = {}
-            for tensor in tensors:
-                kind = str(tensor.dtype).removeprefix("torch.")
-                sizes[kind] = sizes.get(kind, 0) + tensor.numel() * tensor.element_size()
-            dtypes = tuple(sorted(sizes, key=lambda kind: -sizes[kind]))
-            count = sum(tensor.numel() for tensor in tensors)
-            found.append(Weights(part, count, sum(sizes.values()), dtypes))
-    return tuple(found)
+    known = [weigh(part, module) for part, module in parts if isinstance(module, nn.Module)]
+    return tuple(found for found in known if found.parameters)
+
+
+def weigh(part: str, *modules: nn.Module) -> Weights:
+    """What some modules weigh together.
+
+    Args:
+        part: what to call them.
+        modules: whose parameters are counted.
+    """
+    tensors = [tensor for module in modules for tensor in module.parameters()]
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        sizes[kind] = sizes.get(kind, 0) + tensor.numel() * tensor.element_size()
+    dtypes = tuple(sorted(sizes, key=lambda kind: -sizes[kind]))
+    return Weights(part, sum(t.numel() for t in tensors), sum(sizes.values()), dtypes)
 
 
 def reconstruction(prior: Prior, image: Tensor) -> float:
@@ -116,19 +124,10 @@ def cost(
     told = [None if c is None else c.to("meta") for c in conditions]
     channels = codec.image_channels
     image = torch.zeros(n, channels, *size, device="meta", requires_grad=True)
-    own = {parameter.untyped_storage()._cdata for parameter in codec.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
     counter = FlopCounterMode(display=False)
     try:
         with counter, sdpa_kernel(SDPBackend.MATH):  # whose products are counted anywhere
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            with _keeping(codec) as held:
                 x_0 = codec.encode(image)
             with torch.no_grad():
                 level = score.schedule.level(0.5, x_0)
@@ -140,7 +139,44 @@ def cost(
             f"{type(prior.score).__name__} cannot be counted without running it: {line}."
         ) from None
     rows = n * len(conditions)
-    return Cost(rows, n, float(counter.get_total_flops()), sum(kept.values()))
+    return Cost(rows, n, float(counter.get_total_flops()), sum(held.values()))
+
+
+def kept(codec: Codec, *, size: tuple[int, int], n: int = 1) -> int:
+    """Bytes that an encoder keeps for its backward pass; counted on a copy without numbers.
+
+    Args:
+        codec: the codec.
+        size: height and width of the images.
+        n: images.
+
+    Raises:
+        ValueError: a size that the codec does not take.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    codec.shape(n, *size)
+    shell = _shell(codec)
+    image = torch.zeros(n, codec.image_channels, *size, device="meta", requires_grad=True)
+    with sdpa_kernel(SDPBackend.MATH), _keeping(shell) as held:
+        shell.encode(image)
+    return sum(held.values())
+
+
+@contextmanager
+def _keeping(codec: nn.Module) -> Iterator[dict[int, int]]:
+    """What is kept for a backward pass inside, in bytes by storage, without the parameters."""
+    own = {parameter.untyped_storage()._cdata for parameter in codec.parameters()}
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            held[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield held
 
 
 def _shell(module: nn.Module) -> Any:

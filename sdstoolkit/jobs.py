@@ -116,6 +116,12 @@ class Job:
         )
         return path.exists() and entry["state"] in ("done", "frozen") and whole
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last run in the folder came to its end; one that was killed did not."""
+        runs = self.record["runs"]
+        return bool(runs) and runs[-1]["state"] == "done"
+
     def path(self, seed: int) -> Path:
         """Where the image of a seed lies."""
         return self.out / f"{seed:06d}.png"

@@ -10,12 +10,14 @@ one process, whatever it says; a run that was promised another number refuses to
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 __all__ = ["Processes", "is_out_of_memory", "join", "pick_device"]
 
@@ -56,10 +58,19 @@ class Processes:
             return
         from accelerate import PartialState
 
-        try:
+        with _alive():
             PartialState().wait_for_everyone()
-        except RuntimeError as error:
-            raise OSError(f"another process of this run has died: {_first_line(error)}") from error
+
+    def mean(self, vector: Tensor) -> Tensor:
+        """The average of a vector over all processes, which wait for one another.
+
+        Raises:
+            OSError: One of them has died.
+        """
+        from accelerate.utils import reduce
+
+        with _alive():
+            return reduce(vector, "mean")
 
 
 def join(asked: int | None = None) -> Processes:
@@ -102,6 +113,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    """What fails inside fails because another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"another process of this run has died: {_first_line(error)}") from error
 
 
 def _promised() -> int | None:

@@ -66,7 +66,7 @@ def run(
     Args:
         options: A dataclass with `out`.
         make: What makes the images that are missing, and at its end calls `Job.gather`; not called
-            where none are this process's.
+            where none are this process's, but if a run ended before what it makes of all images.
         command: The verb.
         files: As :func:`deciding`.
         seeds: The images; by default what the option `seeds` says, or image 0 alone.
@@ -81,9 +81,10 @@ def run(
     if seeds is None:
         seeds = parse_seeds(options.seeds) if hasattr(options, "seeds") else (0,)
     job = Job(options.out, command=command, options=deciding(options, files), seeds=seeds)
-    if job.mine:
+    undrawn = not job.todo and not job.ended  # what is made of all images may not be there
+    if job.mine or (undrawn and job.processes.is_main):
         make(job, options)
-    elif job.todo:  # other processes have some to make
+    elif job.todo or undrawn:  # other processes have some to make
         with job:
             job.gather()
     return job.report()
@@ -120,6 +121,9 @@ def run_batch(
     )
     if works.todo:
         make(works, options)
+    elif not works.top.ended:  # it was stopped after its last image
+        with works:
+            works.finish()
     return works.report()
 
 

@@ -5,6 +5,7 @@ the tests of the page are skipped, and in CI (`CI=true`) they fail instead.
 """
 
 import io
+import json
 import math
 import os
 import re
@@ -24,8 +25,10 @@ from sdstoolkit.adapters import names
 
 gradio = pytest.importorskip("gradio", reason="the extra `demos` is not installed")
 
+from sdstoolkit.choices import Choices, Own  # noqa: E402
 from sdstoolkit.demos import (  # noqa: E402
     _guard,
+    _options,
     _paint,
     _pictures,
     _site,
@@ -220,6 +223,48 @@ def test_gradients_are_watched_one_step_at_a_time():
     assert len(x._backward_hooks) == 1 and torch.equal(watched.gradient, 2 * x.detach())
 
 
+def test_every_option_of_the_command_is_a_field():
+    """Of each loss and canvas, with its words and a default that it takes itself."""
+    for name, own in vars(Choices()).items():
+        if not isinstance(own, Own):
+            continue
+        shown = {option.name: option for option in _options.options(name)}
+        assert set(shown) == set(vars(own)) - {n for owner, n in _options.UNSAFE if owner == name}
+        for option in shown.values():
+            value, field = getattr(own, option.name), option.field()
+            assert field.value == value == option.read(value) and type(value) is option.kind
+            assert option.about.endswith(".") and field.info == option.about
+    for package, names_of in (("distill", "loss"), ("canvas", "canvas")):
+        known = set(_plugins.names(f"sdstoolkit.{package}"))
+        assert known & set(_options.names()), names_of
+    assert set(_options.names()) <= {
+        *_plugins.names("sdstoolkit.distill"), *_plugins.names("sdstoolkit.canvas")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"vsd_rank": 0}, "rank of vsd is 0, expected a whole number from 1 to 64"),
+        ({"vsd_rank": 65}, "rank of vsd is 65"),
+        ({"vsd_rank": 2.5}, "rank of vsd is 2.5"),
+        ({"vsd_rank": True}, "rank of vsd is True"),
+        ({"vsd_lr": float("nan")}, "lr of vsd is nan"),
+        ({"ism_stride": 1e-4}, "stride of ism is 0.0001, expected a number from 0.0125 to 1"),
+        ({"vsd_lr": 0}, "lr of vsd is 0, expected a number from 6.25e-05"),
+        ({"strokes_filled": 1}, "filled of strokes is 1, expected yes or no"),
+        ({"strokes_paths": None}, "paths of strokes is None"),
+    ],
+)
+def test_options_out_of_range(changed, match):
+    values = {o.key: o.default for name in _options.names() for o in _options.options(name)}
+    used = ("vsd", "ism", "strokes")
+    assert _options.chosen(used, values) == {name: Choices().own(name) for name in used}
+    assert _options.chosen(("sds", "pixels"), values | changed) == {}  # not theirs
+    with pytest.raises(ValueError, match=match):
+        _options.chosen(used, values | changed)
+
+
 def test_threads_do_not_share_a_run(tmp_path):
     runs, seen = _site.Runs(tmp_path), []
 
@@ -303,6 +348,28 @@ def test_an_image_grows_and_comes_as_a_folder_of_the_command(client, tmp_path):
     for name in ("000000.png", "000001.png"):
         a, b = read_image(folder / name), read_image(tmp_path / "again" / name)
         assert (a - b).abs().max() <= 1 / 255 + 1e-6
+
+
+@needs_shapes
+def test_a_loss_has_its_options(client, tmp_path):
+    """They decide on the image, and stand in the manifest; those of another loss do neither."""
+    asked = {"loss": "cfd", "steps": 3, "canvas": "palette", "palette_cell": 4}
+    made = []
+    for gamma, rank in ((0.0, 4), (1.0, 4), (1.0, 8)):
+        said = client.predict(**ask(**asked, cfd_gamma=gamma, vsd_rank=rank))
+        with zipfile.ZipFile(said[-2]) as file:
+            record = json.loads(file.read("optimize/result/manifest.json"))["options"]
+            made.append(file.read("optimize/result/000000.png"))
+        assert record["cfd"] == {"gamma": gamma} and record["palette"]["cell"] == 4
+        assert "vsd" not in record
+    assert made[0] != made[1] == made[2]
+    with pytest.raises(Exception, match=r"gamma of cfd is 1\.5|greater than maximum"):
+        client.predict(**ask(**asked, cfd_gamma=1.5))
+    with pytest.raises(Exception, match="the loss reward needs a colour"):
+        client.predict(**ask(loss="reward"))
+    about = {p["parameter_name"]: p for p in client.view_api(return_format="dict")[
+        "named_endpoints"]["/optimize"]["parameters"]}  # fmt: skip
+    assert about["vsd_rank"]["parameter_default"] == 4 and "reward_clip" not in about
 
 
 @needs_shapes
@@ -608,9 +675,17 @@ def test_the_page_wide_and_light(chromium, address, tmp_path):
 @needs_shapes
 @pytest.mark.slow
 def test_the_page_narrow_and_dark(chromium, address):
-    """Nothing is wider than a phone, and every tab opens."""
+    """Nothing is wider than a phone, every tab opens, and a loss brings its options."""
     page, wrong = opened(chromium, address, 390, "dark")
     assert page.evaluate("document.body.classList.contains('dark')")
+    assert not page.locator("#own-vsd-rank").is_visible()
+    page.locator("#loss input").click()
+    page.get_by_role("option", name="vsd", exact=True).click()
+    page.locator("#own-vsd-rank input").wait_for()
+    assert page.locator("#own-vsd-rank input").input_value() == "4"
+    assert "Rank of the adapters" in page.locator("#own-vsd-rank").inner_text()
+    assert not page.locator("#own-cfd-gamma").is_visible()
+    page.screenshot(path=SHOTS / "optimise-390-dark.png", full_page=True)
     for tab in ("Optimise", "Edit", "Denoise", "Restore", "Scores", "Models"):
         there = page.get_by_role("tab", name=tab)
         if not there.first.is_visible():

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import sdstoolkit
 from sdstoolkit import SDS, VP, Codec, Prior, checkpoints, optimize, processes
 from sdstoolkit._files import sha256
 from sdstoolkit._prompts import Wish, read_prompts
@@ -243,6 +245,38 @@ def test_five_kills_lose_nothing_and_end_with_the_same_bits(tmp_path, undisturbe
     entries = json.loads((out / "manifest.json").read_text())["seeds"]
     for seed, entry in undisturbed[1].items():
         assert entries[seed]["loss"] == entry["loss"] and entries[seed]["state"] == "done"
+
+
+@pytest.mark.skipif("shapes" not in names(), reason="the bundled model is not there")
+def test_a_run_that_ended_after_its_last_image_is_drawn_by_the_next(tmp_path, monkeypatch):
+    """By Ctrl-C, and by a kill, after which the manifest still says that it is running."""
+    from sdstoolkit import batch, cli
+
+    def stop(job):
+        raise KeyboardInterrupt
+
+    words = ["optimize", "a red heart", "--seeds", "0-1", "--steps", "2", "--out"]
+    assert cli.main([*words, str(tmp_path / "whole")]) == 0
+    expected = images(tmp_path / "whole")
+    assert {"grid.png", "loss.png"} < set(expected)
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "draw", stop)
+        assert cli.main([*words, str(tmp_path / "cut")]) == 130
+    path = tmp_path / "cut" / "manifest.json"
+    record = json.loads(path.read_text())
+    assert {entry["state"] for entry in record["seeds"].values()} == {"done"}
+    assert not (tmp_path / "cut" / "grid.png").exists()
+    shutil.copytree(tmp_path / "cut", tmp_path / "killed")
+    record["runs"][-1]["state"] = "running"
+    (tmp_path / "killed" / "results.jsonl").unlink()
+    del record["outputs"]["results.jsonl"]
+    (tmp_path / "killed" / "manifest.json").write_text(json.dumps(record))
+    monkeypatch.setattr(sdstoolkit, "load", None)  # no model is needed for that
+    for name in ("cut", "killed"):
+        assert cli.main([*words, str(tmp_path / name)]) == 0
+        assert images(tmp_path / name) == expected
+        lines = (tmp_path / name / "results.jsonl").read_text()
+        assert lines == (tmp_path / "whole" / "results.jsonl").read_text()
 
 
 # --- processes --------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 import json
 import os
 import stat
+from dataclasses import dataclass
 
 import pytest
 import torch
 
-from sdstoolkit import following, jobs
+from sdstoolkit import following, jobs, runs
 from sdstoolkit._files import sha256
 from sdstoolkit.canvas import Canvas
 from sdstoolkit.images import read_image
@@ -432,3 +433,33 @@ def test_a_failed_write_does_not_make_an_interrupted_image_final(tmp_path, monke
     assert manifest(tmp_path)["seeds"]["0"]["state"] == "interrupted"
     assert job(tmp_path, seeds=(0,)).todo == (0,)
     assert_truthful(tmp_path)
+
+
+def test_what_is_made_of_all_images_is_made_after_a_run_that_was_cut_off(tmp_path):
+    @dataclass
+    class Options:
+        out: str
+        seeds: str = "0-1"
+
+    calls = []
+
+    def make(job, options):
+        calls.append(len(job.mine))
+        with job:
+            for seeds in job.batches(2):
+                for seed in seeds:
+                    job.keep(seed, torch.zeros(1, 3, 4, 4), state="done", steps=1)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+            if job.gather():
+                job.write("grid.png", torch.zeros(3, 4, 8))
+
+    asked = Options(str(tmp_path / "run"))
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(asked, make, command="t")
+    assert not (tmp_path / "run" / "grid.png").exists()
+    for _ in range(2):
+        assert runs.run(asked, make, command="t") == 0
+        assert (tmp_path / "run" / "grid.png").exists()
+        assert (tmp_path / "run" / "results.jsonl").exists()
+    assert calls == [2, 0]  # nothing was made again, and the third run had nothing to do

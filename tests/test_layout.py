@@ -23,13 +23,13 @@ FLOORS = (  # each imports from the lines above, and leftwards in its own
         "images", "pictures", "plots", "inspection", "studies", "canvas", "views", "optimization",
         "edit", "restoration",
     ),
-    ("checkpoints", "following", "processes", "parts", "jobs", "batch", "runs"),
+    ("tracking", "checkpoints", "following", "processes", "parts", "jobs", "batch", "runs"),
     ("cli", "choices", "pipelines", "demos"),
 )  # fmt: skip
 PLACES = {name: (floor, at) for floor, row in enumerate(FLOORS) for at, name in enumerate(row)}
 CONSUMERS = FLOORS[5]  # they take any score model, and so know no adapter and no guidance
 HOMES = {  # the only ones that import these libraries
-    "accelerate": {"processes"},
+    "accelerate": {"processes", "tracking"},
     "gradio": {"demos"},
     "tyro": {"cli", "pipelines", "demos"},
 }

@@ -19,7 +19,7 @@ from sdstoolkit.statistics import anomaly, roc_auc
 from sdstoolkit.toy import cards
 from sdstoolkit.toy.digits import STEPS, Digits, Reader, digits, inception_score, train_digits
 from sdstoolkit.toy.score_network import save_score
-from sdstoolkit.toy.training import History
+from sdstoolkit.toy.training import History, Track
 from sdstoolkit.tweedie import denoise
 
 __all__ = ["Study", "pictures", "study", "train"]
@@ -152,7 +152,13 @@ def pictures(
 
 
 def train(
-    run: Path, out: Path, *, steps: int = STEPS, draws: int = 200, seed: int = 0
+    run: Path,
+    out: Path,
+    *,
+    steps: int = STEPS,
+    draws: int = 200,
+    seed: int = 0,
+    track: Track | None = None,
 ) -> tuple[dict[str, History], str]:
     """Train an NCSN of digits, judge it, and leave the network and its pictures in a folder.
 
@@ -162,6 +168,7 @@ def train(
         steps: of 128 digits.
         draws: how many are judged.
         seed: names the run.
+        track: told the loss and the learning rate as they come.
 
     Returns:
         The history of its one stage by name, and the model card.
@@ -171,7 +178,7 @@ def train(
     """
     learnt, kept = digits()
     file = run / "ncsn.safetensors"
-    model, history = train_digits(learnt, steps=steps, seed=seed, checkpoint=file)
+    model, history = train_digits(learnt, steps=steps, seed=seed, checkpoint=file, track=track)
     found = study(model, learnt, kept, draws=draws)
     save_score(out, model)
     pictures(lambda name: nullcontext(out / name), model, found)

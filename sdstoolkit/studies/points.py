@@ -31,7 +31,7 @@ from sdstoolkit.toy.mlp import MLPScore
 from sdstoolkit.toy.mlp import train as train_score
 from sdstoolkit.toy.points import POINTS
 from sdstoolkit.toy.score_network import save_score
-from sdstoolkit.toy.training import History
+from sdstoolkit.toy.training import History, Track
 
 __all__ = ["LAWS", "SCHEDULE", "Plane", "draw", "law", "portrait", "relative_error", "train"]
 
@@ -158,7 +158,13 @@ def relative_error(model: ScoreModel, target: Plane, n: int = 4000) -> float:
 
 
 def train(
-    run: Path, out: Path, *, name: str = "moons", steps: int = 3000, seed: int = 0
+    run: Path,
+    out: Path,
+    *,
+    name: str = "moons",
+    steps: int = 3000,
+    seed: int = 0,
+    track: Track | None = None,
 ) -> tuple[dict[str, History], str]:
     """Train the score of points in the plane, and draw it beside the exact one.
 
@@ -168,6 +174,7 @@ def train(
         name: One of `LAWS`.
         steps: Of 256 points.
         seed: Names the run.
+        track: Told the loss and the learning rate as they come.
 
     Returns:
         The history of its one stage by name, and the model card.
@@ -175,7 +182,9 @@ def train(
     target = law(name)
     network = MLPScore(2, SCHEDULE, Karras(sigma_data=1.0), seed=seed)
     data, file = target.sample(20_000, seed=seed), run / "score.safetensors"
-    model, history = train_score(network, data, steps=steps, seed=seed, checkpoint=file)
+    model, history = train_score(
+        network, data, steps=steps, seed=seed, checkpoint=file, track=track
+    )
     model.eval().requires_grad_(False)
     save_score(out, model)
     t = float(SCHEDULE.time(-2 * math.log(LEARNT_AT)))

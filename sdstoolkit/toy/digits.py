@@ -28,7 +28,7 @@ from sdstoolkit.noise import VE
 from sdstoolkit.prediction import Karras
 from sdstoolkit.toy.mlp import train
 from sdstoolkit.toy.objectives import Continuous
-from sdstoolkit.toy.training import History, fast_products
+from sdstoolkit.toy.training import History, Track, fast_products
 from sdstoolkit.toy.unet import UNetScore
 
 __all__ = ["Digits", "Reader", "digits", "inception_score", "ncsn", "train_digits"]
@@ -107,7 +107,12 @@ def ncsn(seed: int = 0) -> UNetScore:
 
 
 def train_digits(
-    learnt: Digits, *, steps: int = STEPS, seed: int = 0, checkpoint: Path | None = None
+    learnt: Digits,
+    *,
+    steps: int = STEPS,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    track: Track | None = None,
 ) -> tuple[UNetScore, History]:
     """Train an NCSN on digits, at levels spread evenly in log(sigma).
 
@@ -119,6 +124,7 @@ def train_digits(
         steps: how many, at least 1.
         seed: names the run.
         checkpoint: where to resume from.
+        track: told the loss and the learning rate as they come.
     """
     objective = Continuous()
 
@@ -138,6 +144,7 @@ def train_digits(
         muon=True,
         seed=seed,
         checkpoint=checkpoint,
+        track=track,
     )
 
 

@@ -15,7 +15,7 @@ from sdstoolkit.noise import Schedule
 from sdstoolkit.prediction import Parameterization
 from sdstoolkit.toy.objectives import Continuous, Objective
 from sdstoolkit.toy.score_network import ScoreNetwork
-from sdstoolkit.toy.training import History, Plan, fit
+from sdstoolkit.toy.training import History, Plan, Share, Track, fit
 
 __all__ = ["MLPScore", "train"]
 
@@ -90,6 +90,7 @@ def train(
     muon: bool = False,
     seed: int = 0,
     checkpoint: Path | None = None,
+    track: Track | None = None,
 ) -> tuple[M, History]:
     """Train a model in place by any objective; it ends with the averaged weights.
 
@@ -112,6 +113,7 @@ def train(
         muon: move matrices and convolutions by Muon, see :mod:`sdstoolkit.toy.optimizer`.
         seed: names the run.
         checkpoint: a safetensors file to write and to resume from.
+        track: told the loss and the learning rate as they come.
 
     Returns:
         The model, and the history of its loss.
@@ -143,5 +145,6 @@ def train(
         seed=seed,
         report_every=max(1, steps // 100),
     )
-    history = fit(model, loss, plan, checkpoint=checkpoint, name=type(model).__name__)
+    share, name = Share(track=track), type(model).__name__
+    history = fit(model, loss, plan, checkpoint=checkpoint, name=name, share=share)
     return model, history

@@ -30,7 +30,7 @@ from sdstoolkit.noise import Discrete
 from sdstoolkit.prediction import V
 from sdstoolkit.toy.drawings import Drawings
 from sdstoolkit.toy.drawings import drawings as make_drawings
-from sdstoolkit.toy.training import ALONE, History, Plan, Share, fast_products
+from sdstoolkit.toy.training import ALONE, History, Plan, Share
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler, UNet2DModel
@@ -94,7 +94,7 @@ def train_denoiser(
         level = schedule.level(t, x)
         x_t = level.perturb(x, eps)
         time = schedule.timestep(t).float()
-        with fast_products(), sdpa_kernel(SDPBackend.MATH):  # the fused backward is slow on CPUs
+        with share.products(), sdpa_kernel(SDPBackend.MATH):  # the fused backward is slow on CPUs
             output = network(x_t, time, return_dict=False)[0]
         return F.mse_loss(output.float(), v.target(x, eps, level))
 

@@ -74,14 +74,27 @@ class Reader(nn.Module):
         pooled = self.pool(self.text_encoder(ids).last_hidden_state)
         return [head(pooled) for head in self.heads]
 
-    def loss(self, ids: Tensor, scenes: data.Scenes) -> Tensor:
-        """Mean cross-entropy of the attributes, in nats; a place counts as much full as empty."""
-        losses = []
-        for logits, (name, truth) in zip(self(ids), attributes(scenes).items(), strict=True):
+    def loss(self, ids: Tensor, scenes: data.Scenes, batch: data.Scenes) -> Tensor:
+        """Mean cross-entropy of the attributes, in nats; a place counts as much full as empty.
+
+        Args:
+            ids: Token ids, [n, 32].
+            scenes: What they tell of, n of them.
+            batch: The whole batch, of which they are an even share; how often a place is full is
+                its, so that the shares' mean is the batch's loss whatever fell into which.
+        """
+        losses, share = [], len(scenes) / len(batch)
+        asked = zip(self(ids), attributes(scenes).items(), attributes(batch).values(), strict=True)
+        for logits, (name, truth), whole in asked:
             error = F.cross_entropy(logits, truth, reduction="none")
-            for part in (truth == NOTHING, truth != NOTHING) if " " in name else (truth >= 0,):
-                losses.append(error[part].sum() / part.sum().clamp(min=1))
+            for part, every in zip(_parts(name, truth), _parts(name, whole), strict=True):
+                losses.append(error[part].sum() / (every.sum().clamp(min=1) * share))
         return torch.stack(losses).mean()
+
+
+def _parts(name: str, truth: Tensor) -> tuple[Tensor, ...]:
+    """The rows that count together: of a place the empty and the full ones, else all."""
+    return (truth == NOTHING, truth != NOTHING) if " " in name else (truth >= 0,)
 
 
 def attributes(scenes: data.Scenes) -> dict[str, Tensor]:
@@ -125,7 +138,8 @@ def train_text_encoder(
         rows = torch.randint(len(ids), (batch,), generator=rng)
         which = torch.randint(CAPTIONS_A_DRAWING, (batch,), generator=rng)
         mine = share.of(rows)
-        return reader.loss(ids[mine, share.of(which)], drawn.scenes[mine])
+        scenes = drawn.scenes
+        return reader.loss(ids[mine, share.of(which)], scenes[mine], scenes[rows])
 
     return share.fit(reader, loss, plan, checkpoint=checkpoint, name="text encoder")
 

@@ -30,7 +30,7 @@ from sdstoolkit.prediction import V
 from sdstoolkit.toy import data, networks
 from sdstoolkit.toy.drawings import Drawings
 from sdstoolkit.toy.reading import CAPTIONS_A_DRAWING
-from sdstoolkit.toy.training import ALONE, History, Plan, Share, fast_products
+from sdstoolkit.toy.training import ALONE, History, Plan, Share
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -65,7 +65,7 @@ def train_autoencoder(
         x = 2 * drawn.pictures(share.of(rows)) - 1
         level = 2 * noise * share.of(torch.rand(batch, 1, 1, 1, generator=rng))
         white = share.of(torch.randn(batch, *x.shape[1:], generator=rng))
-        with fast_products():
+        with share.products():
             posterior = model.encode(x + level * white).latent_dist
             draw = share.of(torch.randn(batch, *posterior.mean.shape[1:], generator=rng))
             x_hat = model.decode(posterior.mean + posterior.std * draw).sample.float()
@@ -168,7 +168,7 @@ def train_denoiser(
         x_t = level.perturb(x_0, eps)
         time = schedule.timestep(t).float()
         # The fused attention's backward pass is slow on CPUs.
-        with fast_products(), sdpa_kernel(SDPBackend.MATH):
+        with share.products(), sdpa_kernel(SDPBackend.MATH):
             states = text_encoder(tokens).last_hidden_state
             output = unet(x_t, time, encoder_hidden_states=states).sample
         return F.mse_loss(output.float(), v.target(x_0, eps, level))

@@ -13,7 +13,7 @@ checkpoint it resumes where it stopped and ends with the same bits as a run that
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from sdstoolkit._files import write_atomically
 from sdstoolkit.toy.optimizer import Optimizer
 
 Loss = Callable[[int, Generator], Tensor]
+Track = Callable[[str, int, Mapping[str, float]], None]
+"""Takes the name of a run, a step and figures of it."""
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass
@@ -79,14 +82,104 @@ class Plan:
         return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def fast_products() -> torch.autocast:
+def fast_products(precision: str = "auto") -> torch.autocast:
     """A context with products in bfloat16 where the processor multiplies in it, else float32.
 
     On a core with matrix units a convolution is five times faster in bfloat16; on one that only
     emulates the type it would be slower, so there nothing changes. Weights stay float32.
+
+    Args:
+        precision: One of `PRECISIONS`; "auto" asks the processor.
     """
-    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=supported)
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() if precision == "auto" else False
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast or precision == "bfloat16")
+
+
+@dataclass
+class Share:
+    r"""What one of several processes does of every batch, and in how many pieces.
+
+    All of them draw the same numbers and each works on its rows, so that the average of their
+    gradients is the gradient of the whole batch: a seed names the same run on any number of them.
+    A batch that is worked on in pieces, one after the other, is shared in the same way, with
+
+    .. math:: \nabla L = \frac{1}{RN} \sum_{r<R} \sum_{k<N} \nabla L_{rk}.
+
+    Args:
+        rank: Which process this is, from 0.
+        world: How many there are, R; batches must be multiples of R N.
+        reduce: Averages a vector over the processes.
+        accumulate: Pieces of this process's rows, N; memory falls and time grows a little.
+        precision: Of products, one of `PRECISIONS`.
+        track: Told the loss, the learning rate and what a run watches, as they come.
+
+    Raises:
+        ValueError: No piece, or another precision.
+    """
+
+    rank: int = 0
+    world: int = 1
+    reduce: Callable[[Tensor], Tensor] | None = None
+    accumulate: int = 1
+    precision: str = "auto"
+    track: Track | None = None
+    _piece: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate is {self.accumulate}, expected at least 1.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}."
+            )
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The rows of a batch that are this process's, and of the piece it works on.
+
+        Raises:
+            ValueError: The batch cannot be divided evenly.
+        """
+        parts = self.world * self.accumulate
+        if len(rows) % parts:
+            raise ValueError(
+                f"A batch of {len(rows)} cannot be divided evenly into {self.world} processes"
+                f" times {self.accumulate} pieces, expected a product that divides it."
+            )
+        return rows[self.rank + self.world * self._piece :: parts]
+
+    def pieces(self, rng: Generator) -> Iterator[int]:
+        """Every piece in turn; each draws the numbers of the whole batch anew, the same ones."""
+        start = rng.get_state() if self.accumulate > 1 else None
+        try:
+            for piece in range(self.accumulate):
+                if start is not None:
+                    rng.set_state(start)
+                self._piece = piece
+                yield piece
+        finally:
+            self._piece = 0
+
+    def products(self) -> torch.autocast:
+        """The context of the network's products, see :func:`fast_products`."""
+        return fast_products(self.precision)
+
+    def fit(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        plan: Plan,
+        *,
+        checkpoint: Path | None,
+        name: str,
+        watch: Callable[[int], Mapping[str, float]] | None = None,
+    ) -> History:
+        """:func:`fit`, together with the other processes; the first one writes."""
+        return fit(
+            network, loss, plan, checkpoint=checkpoint, name=name, share=self, watch=watch
+        )
+
+
+ALONE = Share()
 
 
 def fit(
@@ -96,20 +189,18 @@ def fit(
     *,
     checkpoint: Path | None = None,
     name: str = "training",
-    reduce: Callable[[Tensor], Tensor] | None = None,
-    writes: bool = True,
+    share: Share = ALONE,
     watch: Callable[[int], Mapping[str, float]] | None = None,
 ) -> History:
     """Train a network in place; it ends with the averaged weights.
 
     Args:
         network: What is fitted; only parameters that require a gradient move.
-        loss: ``loss(step, rng)`` returns the scalar to descend.
+        loss: ``loss(step, rng)`` returns the scalar to descend, of the rows that are `share`'s.
         plan: How.
         checkpoint: A safetensors file to write and to resume from; None keeps nothing.
-        name: The progress bar's label.
-        reduce: Averages the gradient, one vector, over processes; None is one process.
-        writes: Whether this process writes the checkpoint and draws the progress bar.
+        name: The progress bar's label, and of what is tracked.
+        share: This process's part of the work; the first process writes and draws the bar.
         watch: Further figures for the progress bar, asked for at every checkpoint.
 
     Raises:
@@ -128,6 +219,7 @@ def fit(
     started, before = time.monotonic(), history.seconds
     recent: list[Tensor] = []
     extra: dict[str, float] = {}
+    writes, track = share.rank == 0, share.track or (lambda name, step, figures: None)
     network.train()
     with tqdm(
         range(first, plan.steps),
@@ -138,21 +230,20 @@ def fit(
         disable=not writes,
     ) as bar:
         for step in bar:
-            value = loss(step, rng)
-            value.backward()
-            if reduce is not None:
-                grads = [
-                    torch.zeros_like(p) if p.grad is None else p.grad for p in params.values()
-                ]
-                flat = reduce(torch.cat([grad.flatten() for grad in grads]))
-                parts = flat.split([grad.numel() for grad in grads])
-                for p, part in zip(params.values(), parts, strict=True):
-                    p.grad = part.view_as(p)
+            values = []
+            for _ in share.pieces(rng):
+                value = loss(step, rng) / share.accumulate
+                value.backward()
+                values.append(value.detach())
+            value = torch.stack(values).sum()
+            if share.reduce is not None:
+                value = _reduce(share.reduce, list(params.values()), value)
             nn.utils.clip_grad_norm_(params.values(), plan.clip, foreach=True)
-            optimizer.step(plan.lr * plan.rate(step))
+            rate = plan.lr * plan.rate(step)
+            optimizer.step(rate)
             decay = min(plan.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(average, [p.detach() for p in params.values()], 1 - decay)
-            recent.append(value.detach())
+            recent.append(value)
             last = step + 1 == plan.steps
             if last or (step + 1) % plan.report_every == 0:
                 mean = float(torch.stack(recent).mean())
@@ -165,10 +256,12 @@ def fit(
                 history.steps.append(step + 1)
                 history.losses.append(mean)
                 bar.set_postfix(loss=f"{mean:.4f}", **{k: f"{v:.4f}" for k, v in extra.items()})
+                track(name, step + 1, {"loss": mean, "learning rate": rate})
             if last or (step + 1) % plan.save_every == 0:
                 history.seconds = before + time.monotonic() - started
                 if watch is not None:
                     extra = dict(watch(step + 1))
+                    track(name, step + 1, extra)
                 if checkpoint is not None and writes:
                     _save(checkpoint, average, optimizer, rng, history, step + 1)
     with torch.no_grad():
@@ -176,6 +269,18 @@ def fit(
             p.copy_(mean_p)
     network.eval()
     return history
+
+
+def _reduce(
+    mean: Callable[[Tensor], Tensor], params: list[nn.Parameter], value: Tensor
+) -> Tensor:
+    """Average the gradients and the loss over the processes, as one vector; the loss."""
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    flat = mean(torch.cat([*(grad.flatten() for grad in grads), value.reshape(1)]))
+    *parts, loss = flat.split([*(grad.numel() for grad in grads), 1])
+    for p, part in zip(params, parts, strict=True):
+        p.grad = part.view_as(p)
+    return loss[0]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -225,50 +330,3 @@ def _restore(
         rng.set_state(file.get_tensor("generator"))
     step = record.pop("step")
     return History(**record), step
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one of several processes does of every batch.
-
-    All of them draw the same numbers and each works on its rows, so that the average of their
-    gradients is the gradient of the whole batch: a seed names the same run on any number of them.
-
-    Args:
-        rank: Which process this is, from 0.
-        world: How many there are; batches must be multiples of it.
-        reduce: Averages a vector over the processes.
-    """
-
-    rank: int = 0
-    world: int = 1
-    reduce: Callable[[Tensor], Tensor] | None = None
-
-    def of(self, rows: Tensor) -> Tensor:
-        """The rows of a batch that are this process's."""
-        return rows[self.rank :: self.world]
-
-    def fit(
-        self,
-        network: nn.Module,
-        loss: Loss,
-        plan: Plan,
-        *,
-        checkpoint: Path | None,
-        name: str,
-        watch: Callable[[int], Mapping[str, float]] | None = None,
-    ) -> History:
-        """:func:`fit`, together with the other processes; the first one writes."""
-        return fit(
-            network,
-            loss,
-            plan,
-            checkpoint=checkpoint,
-            name=name,
-            reduce=self.reduce,
-            writes=self.rank == 0,
-            watch=watch,
-        )
-
-
-ALONE = Share()
