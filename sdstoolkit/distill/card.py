@@ -57,7 +57,9 @@ def table() -> str:
     for name, card in cards().items():
         rows = str(card.rows) if isinstance(card.rows, int) else "{} to {}".format(*card.rows)
         rows += f" + {card.fitted} fitted" if card.fitted else ""
-        cells = (f"`{name}`", rows, str(card.passes), card.networks, f"{card.scale:g}")
-        cells += (card.law or "its own",)
+        cells = (
+            *(f"`{name}`", rows, str(card.passes), card.networks),
+            *(f"{card.scale:g}", card.law or "its own"),
+        )
         lines.append(f"| {' | '.join(cells)} | {card.bad_at} | [{card.paper}]({card.link}) |")
     return "\n".join(lines)

@@ -50,9 +50,8 @@ def autoencoder() -> "AutoencoderKL":
 def denoiser() -> "UNet2DConditionModel":
     """An untrained UNet2DConditionModel that reads text in two ways.
 
-    All of a caption, pooled, shifts and scales the channels of every block beside the time; its
-    tokens one by one are attended to at 4 x 4. The first decides what is drawn from the start of
-    training on, the second tells which of two objects is which.
+    All of a caption, pooled, shifts and scales the channels of every block beside the time: it
+    says what is drawn, and of two objects where. Its tokens one by one are attended to at 4 x 4.
     """
     from diffusers import UNet2DConditionModel
 

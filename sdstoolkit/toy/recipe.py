@@ -136,7 +136,7 @@ def train_denoiser(
     checkpoint: Path | None = None,
     share: Share = ALONE,
 ) -> History:
-    """Train the denoiser. One pass of it, forward and backward, and one of the text encoder a step.
+    """Train the denoiser. A pass of it, forward and backward, and one of the text encoder a step.
 
     The text encoder and the denoiser's pool stay as they have learnt to read: trained along, the
     lessons on single objects made them forget which of two objects lies where.
