@@ -30,7 +30,9 @@ from torch import Tensor
 
 from sdstoolkit import DDIM, ClassifierFree, Latents, Pixels, Prior, load, optimize
 from sdstoolkit import distill as D
+from sdstoolkit.choices import law
 from sdstoolkit.images import grid, write_image
+from sdstoolkit.optimization import CosineDecay
 from sdstoolkit.samplers.inverted import fingerprint
 from sdstoolkit.toy import data
 from sdstoolkit.views import LOOKS, View
@@ -42,10 +44,12 @@ Make = Callable[[Prior, list[str]], D.Distiller]
 
 
 def _plain(kind: Any, **options: Any) -> Make:
+    if kind.card.law:
+        options["t_law"] = law(kind.card.law, None, None)
     return lambda prior, prompt: kind(prior, prompt, scale=kind.card.scale, **options)
 
 
-LOSSES: dict[str, Make] = {  # each at its card's scale and its own defaults
+LOSSES: dict[str, Make] = {  # each at its card's scale and law of times
     "sds": _plain(D.SDS),
     "sjc": _plain(D.SJC),
     "csd": _plain(D.CSD),
@@ -106,7 +110,8 @@ def optimised(
 ) -> Tensor:
     kind: Any = {"pixels": Pixels, "latents": Latents}[canvas]
     picture = kind(prior, n=len(prompts), seed=list(seeds))
-    for _ in optimize(picture, make(prior, prompts), steps=steps):
+    rate = CosineDecay(picture.lr)
+    for _ in optimize(picture, make(prior, prompts), steps=steps, lr=rate):
         pass
     with torch.no_grad():
         return picture.image()
@@ -298,7 +303,7 @@ def main() -> None:
     parser.add_argument("--illusions", nargs="+", choices=list(LOSSES), default=["csd", "sds"])
     parser.add_argument("--only", choices=("losses", "edits", "illusions"))
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--canvas", choices=("pixels", "latents"), default="pixels")
+    parser.add_argument("--canvas", choices=("pixels", "latents"), default="latents")
     parser.add_argument("--edit-steps", type=int, default=200)
     parser.add_argument("--edit-lr", type=float, default=0.02)
     parser.add_argument("--ddim-scale", type=float, default=3.0)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from sdstoolkit import SDS, Pixels, load, optimize, write_image
+from sdstoolkit import SDS, Latents, load, optimize, write_image
+from sdstoolkit.grids import SqrtAnneal
 from sdstoolkit.images import grid
+from sdstoolkit.optimization import CosineDecay
 
 PROMPTS = (
     "a red heart on a white background",
@@ -23,9 +25,10 @@ SHOWN = (0, 20, 40, 70, 110, 160, 220, STEPS)
 def main() -> None:
     """Optimise the prompts and write docs/images/optimize.png."""
     prior = load("shapes")
-    canvas = Pixels(prior, n=len(PROMPTS), seed=0)
+    canvas = Latents(prior, n=len(PROMPTS), seed=0)
+    loss = SDS(prior, PROMPTS, scale=10, t_law=SqrtAnneal())
     looks = [canvas.image().detach()]
-    for step in optimize(canvas, SDS(prior, PROMPTS, scale=30), steps=STEPS):
+    for step in optimize(canvas, loss, steps=STEPS, lr=CosineDecay(canvas.lr)):
         if step.index + 1 in SHOWN:
             looks.append(canvas.image().detach())
     rows = torch.stack(looks, 1).flatten(0, 1)
