@@ -205,6 +205,33 @@ def ddim_step(prior: Prior, prediction: Prediction, k: int) -> Tensor:
     return prior.schedule.level(k / 999, prediction.x_t).perturb(prediction.x_0, prediction.eps)
 
 
+def check_pixel_run(prior: Prior, kind: str) -> None:
+    """Four steps of DDIMPipeline from the same noise give its image."""
+    from diffusers import DDIMPipeline, DDIMScheduler
+
+    ddim = DDIMScheduler.from_config(dict(pipeline(kind).scheduler.config), clip_sample=False)
+    pipe = DDIMPipeline(pipeline(kind).unet, ddim)
+    pipe.set_progress_bar_config(disable=True)
+    rng, step, states = torch.Generator().manual_seed(0), pipe.scheduler.step, []
+
+    def watched(*args: Any, **options: Any) -> Any:  # the image is clamped, the states are not
+        states.append(step(*args, **options))
+        return states[-1]
+
+    pipe.scheduler.step = watched
+    image = pipe(2, generator=rng, num_inference_steps=4, output_type="np").images
+    x_t = torch.randn(2, *prior.score.shape, generator=torch.Generator().manual_seed(0))
+    visited = [int(k) for k in pipe.scheduler.timesteps]
+    with torch.no_grad():
+        for k, following in zip(visited, [*visited[1:], 0], strict=True):
+            prediction = prior.score(x_t, k / 999, None)
+            x_t = ddim_step(prior, prediction, following)
+        x_t = prediction.x_0 if pipe.scheduler.config.set_alpha_to_one else x_t
+        ours = prior.codec.decode(x_t).clamp(0, 1)
+    assert len(states) == 4 and error(x_t, states[-1].prev_sample) < 1e-4
+    assert error(ours, torch.from_numpy(image).permute(0, 3, 1, 2)) < 1e-4
+
+
 CHECKS = (check_table, check_x_0, check_step, check_time, check_text, check_run, check_encode)
 
 
@@ -215,7 +242,7 @@ def test_stable_diffusion(check: Callable[[Prior, str], None], kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", PIXEL)
-@pytest.mark.parametrize("check", (check_table, check_x_0, check_step, check_time))
+@pytest.mark.parametrize("check", (*CHECKS[:4], check_pixel_run))
 def test_pixel_model(check: Callable[[Prior, str], None], kind: str) -> None:
     check(opened(kind), kind)
 
