@@ -35,7 +35,7 @@ from sdstoolkit.images import grid, write_image
 from sdstoolkit.optimization import CosineDecay
 from sdstoolkit.samplers.inverted import fingerprint
 from sdstoolkit.toy import data
-from sdstoolkit.views import LOOKS, View
+from sdstoolkit.views import LOOKS, View, as_it_is
 
 RUNS = Path(__file__).parents[1] / "runs" / "distillation"
 BATCH = 16
@@ -143,10 +143,6 @@ def distance(found: Tensor, reference: Tensor, draws: int = 200) -> str:
     spread = sorted(frechet(again(a), again(b)) for _ in range(draws))
     low, high = spread[draws // 20], spread[-draws // 20]
     return f"{frechet(a, b):.2f} ({low:.2f} to {high:.2f})"
-
-
-def as_it_is(image: Tensor) -> Tensor:
-    return image
 
 
 def per_cent(right: Tensor) -> str:

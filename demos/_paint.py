@@ -1,4 +1,4 @@
-"""What tabs that take an image share: the upload, a mask to paint, and drawings to try them on."""
+"""What tabs that take an image share: the upload, a mask, drawings to try, what became of it."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +14,7 @@ from sdstoolkit.demos._guard import read_upload, spoken
 from sdstoolkit.demos._site import Site
 from sdstoolkit.toy import data
 
-__all__ = ["SCENES", "drawing", "drawn", "editor", "painted", "upload"]
+__all__ = ["SCENES", "compared", "drawing", "drawn", "editor", "painted", "upload"]
 
 SHOWN = 512  # pixels of the side of what is painted on
 BRUSH = "#12b5cb"
@@ -62,6 +62,20 @@ def painted(value: Any, size: tuple[int, int]) -> Tensor | None:
     if alpha is None or not alpha.any():
         return None
     return torch.nn.functional.interpolate(alpha, size, mode="area")
+
+
+def compared() -> tuple[gr.ImageSlider, gr.Image, gr.Markdown, gr.DownloadButton]:
+    """What became of an image: beside the one that was given, alone, in words, and to take."""
+    pair = gr.ImageSlider(
+        label="Before and after: pull the handle", format="png", interactive=False,
+        height=420, max_height=420, elem_classes="pixelated",
+    )  # fmt: skip
+    after = gr.Image(
+        label="After", format="png", interactive=False, height=220,
+        elem_classes="pixelated", buttons=["download", "fullscreen"],
+    )  # fmt: skip
+    status = gr.Markdown("Upload an image, or take an example.", elem_classes="said")
+    return pair, after, status, gr.DownloadButton("Download the results", size="md")
 
 
 def upload(name: str) -> gr.Image:

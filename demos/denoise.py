@@ -13,7 +13,7 @@ from sdstoolkit import images, jobs, tweedie
 from sdstoolkit.adapters import names
 from sdstoolkit.demos import _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
-from sdstoolkit.demos._paint import drawn, upload
+from sdstoolkit.demos._paint import compared, drawn, upload
 from sdstoolkit.demos._site import DEVICE, Run, Site, pack
 from sdstoolkit.pictures import psnr
 from sdstoolkit.rng import generators, normal
@@ -81,16 +81,7 @@ def build(site: Site) -> None:
                 cache_examples=False, label="Examples", api_visibility="private",
             )  # fmt: skip
         with gr.Column(scale=5, min_width=300):
-            pair = gr.ImageSlider(
-                label="Before and after: pull the handle", format="png", interactive=False,
-                height=420, max_height=420, elem_classes="pixelated",
-            )  # fmt: skip
-            after = gr.Image(
-                label="After", format="png", interactive=False, height=220,
-                elem_classes="pixelated", buttons=["download", "fullscreen"],
-            )  # fmt: skip
-            status = gr.Markdown("Upload an image, or take an example.", elem_classes="said")
-            packed = gr.DownloadButton("Download the results", size="md")
+            pair, after, status, packed = compared()
 
     def started(
         image: Any, fit: Any, added: Any, sigma: Any, prompt: Any, seed: Any, model: Any,

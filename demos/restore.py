@@ -16,7 +16,7 @@ from sdstoolkit.adapters import names
 from sdstoolkit.codec import Codec
 from sdstoolkit.demos import _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
-from sdstoolkit.demos._paint import drawn, editor, painted, upload
+from sdstoolkit.demos._paint import compared, drawn, editor, painted, upload
 from sdstoolkit.demos._site import DEVICE, Run, Site, pack
 from sdstoolkit.demos._watch import Looks, Watching
 from sdstoolkit.operators import Grey, Mask, Operator
@@ -197,16 +197,7 @@ def build(site: Site) -> None:
                 label="Examples", api_visibility="private",
             )  # fmt: skip
         with gr.Column(scale=5, min_width=300):
-            pair = gr.ImageSlider(
-                label="Before and after: pull the handle", format="png", interactive=False,
-                height=420, max_height=420, elem_classes="pixelated",
-            )  # fmt: skip
-            after = gr.Image(
-                label="After", format="png", interactive=False, height=220,
-                elem_classes="pixelated", buttons=["download", "fullscreen"],
-            )  # fmt: skip
-            status = gr.Markdown("Upload an image, or take an example.", elem_classes="said")
-            packed = gr.DownloadButton("Download the results", size="md")
+            pair, after, status, packed = compared()
 
     def started(
         image: Any, fit: Any, damage: Any, mask: Any, operator: Any, method: Any, blur: Any,
