@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sdstoolkit import Canvas, Distiller, _plugins, images, jobs, optimize
-from sdstoolkit.choices import EDITING, chosen, make_canvas, make_loss
+from sdstoolkit.choices import EDITING, chosen, make_canvas, make_descent, make_loss
 from sdstoolkit.cli import plugin
 from sdstoolkit.demos import _options, _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
 from sdstoolkit.demos._site import DEVICE, Run, Site, pack
 from sdstoolkit.demos._watch import Looks
-from sdstoolkit.optimization import CosineDecay
 from sdstoolkit.pipelines._loading import Loading
 from sdstoolkit.pipelines.optimize import Options
 from sdstoolkit.prior import Prior
@@ -119,8 +118,7 @@ def begin(site: Site, run: Run, fields: tuple[Any, ...]) -> Live:
     made = make_canvas(options, prior, rows, start)
     follows = make_loss(options, prior, start)
     watched = Watched(follows)
-    rate = CosineDecay(options.lr or made.lr, final=options.decay)
-    going = optimize(made, follows, steps=options.steps, lr=rate)
+    going = optimize(made, follows, steps=options.steps, **make_descent(options, made))
     return Live(options, prior, made, follows, watched, going)
 
 
@@ -240,7 +238,7 @@ def build(site: Site) -> None:
                 negative = gr.Textbox(label="Negative prompt", info="What to steer away from.")
                 with gr.Row():
                     seeds = gr.Textbox("0", label="Seeds", info=f"At most {MOST_IMAGES}: 0-3")
-                    lr = gr.Number(0, label="Learning rate", info="0 is the canvas's own.")
+                    lr = gr.Number(0, label="Learning rate", info="0 is what suits.")
                 model = gr.Dropdown(
                     list(site.models), value=site.models[0], label="Model",
                     allow_custom_value=site.free,

@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sdstoolkit.choices import TOGETHER, Choices, chosen, make_canvas, make_loss
+from sdstoolkit.choices import (
+    OPTIMIZERS,
+    TOGETHER,
+    Choices,
+    chosen,
+    make_canvas,
+    make_descent,
+    make_loss,
+)
 from sdstoolkit.cli import Range, launch, one_of
 from sdstoolkit.pipelines._loading import Loading
 from sdstoolkit.pipelines._showing import Showing
@@ -52,14 +60,12 @@ class Options(Choices):
     """The images to make, one a seed: numbers and ranges, for example 0-3,7."""
     steps: Annotated[int, Range(low=1)] = 300
     """Steps of optimisation: 1 or more."""
-    lr: Annotated[
-        float | None,
-        Range(above=0),
-        tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the canvas's own)"),
-    ] = None
-    """Learning rate of Adam, in units of the canvas's parameters a step: above 0."""
-    decay: Annotated[float, Range(low=0, high=1)] = 0.0
-    """The last learning rate as a part of the first, along a cosine: 0 to 1, which is constant."""
+    optimizer: OPTIMIZERS | None = None
+    """How to go down; by default adam, and sgd for losses that follow the flow on latents."""
+    lr: Annotated[float | None, Range(above=0), tyro.conf.arg(metavar="FLOAT")] = None
+    """Learning rate, by default what suits the loss and the canvas: above 0."""
+    decay: Annotated[float | None, Range(low=0, high=1)] = None
+    """Last part of the learning rate, along a cosine, by default 0 for adam, 1 for sgd: 0 to 1."""
     scale: Annotated[float | None, Range()] = None
     """Guidance scale, by default what suits the loss: any finite number; 1 is no guidance."""
     negative_prompt: str = ""
@@ -87,7 +93,6 @@ def run(options: Options) -> int:
 def make(works: "Batch", options: Options) -> None:
     """Load, optimise batch after batch, and draw what came out."""
     from sdstoolkit import images, jobs, optimize
-    from sdstoolkit.optimization import CosineDecay
 
     together = options.loss in TOGETHER
     prior = options.telling.show(options.loading.open(options.model))
@@ -100,8 +105,8 @@ def make(works: "Batch", options: Options) -> None:
         wish = replace(options, **asked)
         loss = make_loss(wish, prior, source)
         canvas = make_canvas(wish, prior, seeds, source)
-        rate = CosineDecay(options.lr or canvas.lr, final=options.decay)
-        return canvas, optimize(canvas, loss, steps=options.steps, lr=rate)
+        how = make_descent(options, canvas)
+        return canvas, optimize(canvas, loss, steps=options.steps, **how)
 
     for job in works.jobs:
         begin(job, job.seeds if together else job.seeds[:1])  # what is wrong shows here

@@ -17,6 +17,7 @@ T_LAWS = Literal["uniform", "two-stage", "linear", "sqrt", "dreamtime"]
 WEIGHTS = Literal[
     "sigma2", "one", "alpha-sigma2", "ratio", "log-ratio", "clipped-ratio", "min-snr"
 ]
+OPTIMIZERS = Literal["adam", "sgd"]
 EDITING = ("cds", "dds", "ids", "pds")
 TOGETHER = ("repulsive", "vsd")
 """Losses whose seeds are particles of one law."""
@@ -43,7 +44,7 @@ class Bridge(Own):
     """Added to the prompt, for what the second stage leads to."""
     source: str = ", oversaturated, blurry, noisy, low quality"
     """Added to the prompt, for what it leads away from."""
-    switch: Annotated[float, Range(low=0, high=1)] = 0.5
+    switch: Annotated[float, Range(low=0, high=1)] = 0.75
     """When the second stage begins: 0 to 1 of the run."""
 
 
@@ -179,9 +180,9 @@ class Sjc(Own):
 class Vsd(Own):
     """Options of the loss vsd."""
 
-    rank: Annotated[int, Range(low=1)] = 4
+    rank: Annotated[int, Range(low=1)] = 8
     """Rank of the adapters: 1 or more."""
-    lr: Annotated[float, Range(above=0)] = 1e-3
+    lr: Annotated[float, Range(above=0)] = 3e-3
     """Learning rate of the adapters: above 0."""
     fits: Annotated[int, Range(low=0)] = 1
     """Steps of the adapters after each of the images: 0 or more."""
@@ -369,7 +370,7 @@ def _loss(options: Any, prior: "Prior", prompt: str, source: Any) -> "Distiller"
     given |= {
         "negative": options.negative_prompt or None,
         "t_law": law(options.t_law or kind.card.law or None, options.t_min, options.t_max),
-        "weight": weight(options.weight),
+        "weight": weight(options.weight or kind.card.weight or None),
         "limits": limits or None,
     }
     if options.loss in EDITING:
@@ -380,6 +381,33 @@ def _loss(options: Any, prior: "Prior", prompt: str, source: Any) -> "Distiller"
     scale = kind.card.scale if options.scale is None else options.scale
     chosen = {k: v for k, v in given.items() if v is not None}
     return kind(prior, options.telling.wish(prior, prompt), scale=scale, **chosen)
+
+
+def make_descent(options: Any, canvas: "Canvas") -> dict[str, Any]:
+    """How `optimize` goes down: as was asked for, or as suits the loss on the canvas.
+
+        theta <- theta - rate Adam(G),   or theta <- theta - rate G
+
+    Args:
+        options: the loss and the canvas by name; optimizer, lr and decay, None for what suits.
+        canvas: which knows a learning rate for Adam.
+
+    Returns:
+        `lr` and `optimizer` for `optimize`.
+    """
+    from functools import partial
+
+    from torch.optim import SGD
+
+    from sdstoolkit import Distiller
+    from sdstoolkit.optimization import CosineDecay
+
+    card = plugin("sdstoolkit.distill", options.loss, Distiller).card
+    plain = card.descent if options.canvas == "latents" else 0.0  # its parameters are x_0
+    sgd = options.optimizer == "sgd" or (options.optimizer is None and plain > 0)
+    lr = options.lr or (plain if sgd and plain else canvas.lr)
+    rate = CosineDecay(lr, final=float(sgd) if options.decay is None else options.decay)
+    return {"lr": rate, "optimizer": partial(SGD, lr=lr) if sgd else None}
 
 
 def make_canvas(options: Any, prior: "Prior", seeds: tuple[int, ...], source: Any) -> "Canvas":

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdstoolkit._dtype import dtype_of
 from sdstoolkit._typing import Image, State
 
 
@@ -130,13 +131,13 @@ class KLCodec(Codec):
         self._scale = config.scaling_factor / std
 
     def _encode(self, image: Tensor) -> Tensor:
-        code = self._code((2 * image - 1).to(self.autoencoder.dtype))
+        code = self._code((2 * image - 1).to(dtype_of(self.autoencoder)))
         shift, scale = self._factors(image)
         return (code.to(shift.dtype) - shift) * scale
 
     def _decode(self, x_0: Tensor) -> Tensor:
         shift, scale = self._factors(x_0)
-        code = (x_0 / scale + shift).to(self.autoencoder.dtype)
+        code = (x_0 / scale + shift).to(dtype_of(self.autoencoder))
         return (self._picture(code).to(shift.dtype) + 1) / 2
 
     def _code(self, picture: Tensor) -> Tensor:

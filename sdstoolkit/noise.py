@@ -366,8 +366,7 @@ class Discrete(_VariancePreserving):
         k = self.timestep(t)
         cell = k.detach().floor().clamp(0, self.steps - 2).long()
         log_abar = self._log_abar.to(t.device)
-        start = log_abar[cell]
-        log = start + (k - cell) * (log_abar[cell + 1] - start)
+        log = torch.lerp(log_abar[cell], log_abar[cell + 1], k - cell)
         alpha, sigma = torch.exp(log / 2), torch.sqrt(-torch.expm1(log))
         if self._zero_terminal:
             last, angle = cell == self.steps - 2, (cell + 1 - k) * self._angle

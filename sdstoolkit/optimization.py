@@ -157,7 +157,7 @@ def optimize(
         lr = canvas.lr if lr is None else lr
         betas = getattr(views[0].loss, "betas", Distiller.betas)
         made: torch.optim.Optimizer = torch.optim.Adam(
-            parameters, lr=_rate(lr, 0.0), betas=betas, eps=1e-15, foreach=True
+            parameters, lr=_rate(lr, 0.0), betas=betas, eps=1e-15, foreach=len(parameters) > 1
         )
     else:
         made = optimizer(parameters)
@@ -210,7 +210,7 @@ class Optimization(Iterator[Step]):
             view.loss(x_0, progress=progress, rng=self._rng)
             for view, x_0 in zip(views, shown, strict=True)
         ]
-        value = torch.stack(parts).sum()
+        value = sum(parts[1:], start=parts[0])
         if not value.requires_grad:
             raise ValueError(
                 "The loss does not depend on the canvas; look for a detach or a no_grad between."
@@ -325,9 +325,8 @@ class _Finite:
     def restore(self, index: int) -> None:
         alive = self.alive
         for p in self.parameters:
-            alive = alive & _finite(p)
-            if p.grad is not None:
-                alive = alive & _finite(p.grad)
+            # a sum is finite where both are
+            alive = alive & _finite(p if p.grad is None else p + p.grad)
         for good, p in zip(self.good, self.parameters, strict=True):
             torch.where(alive.view(-1, *[1] * (p.ndim - 1)), p, good, out=p)
         self.since = torch.where(alive == self.alive, self.since, index)
@@ -339,7 +338,7 @@ class _Finite:
 
 def _finite(x: Tensor) -> Tensor:
     """Which rows are finite: where the largest magnitude is, as inf and NaN win any maximum."""
-    return torch.linalg.vector_norm(x.reshape(len(x), -1), math.inf, dim=1).isfinite()
+    return torch.linalg.vector_norm(x.reshape(len(x), -1), math.inf, dim=1) < math.inf
 
 
 def _rate(lr: LearningRate, progress: float) -> float:

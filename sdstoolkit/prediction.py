@@ -116,9 +116,9 @@ class Parameterization(ABC):
         return a, b, level.alpha * b - level.sigma * a
 
     def _refuse(self, level: NoiseLevel, det: Tensor) -> None:
-        bad = ((det == 0) | ~det.isfinite()).flatten()
-        if bad.any():
-            k = int(bad.nonzero()[0])
+        good = (det / det == 1).flatten()  # neither zero nor infinite nor NaN
+        if not good.all():
+            k = int((~good).nonzero()[0])
             t, alpha, sigma = (v.flatten()[k].item() for v in level)
             raise ValueError(
                 f"{type(self).__name__} does not determine x_0 and eps at t = {t:.6g} "

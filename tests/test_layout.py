@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (  # each imports from the lines above, and leftwards in its own
     ("_typing", "_plugins", "_files", "_manifest", "_prompts", "rng"),
     ("noise", "grids", "integrate"),
-    ("prediction", "condition", "codec", "operators"),
+    ("_dtype", "prediction", "condition", "codec", "operators"),
     ("score", "prior"),
     ("toy", "adapters", "guidance"),
     ("tweedie", "statistics", "solvers", "samplers", "likelihood", "distill"),

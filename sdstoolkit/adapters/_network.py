@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sdstoolkit._dtype import dtype_of
 from sdstoolkit.condition import Condition
 from sdstoolkit.noise import NoiseLevel, Schedule
 from sdstoolkit.prediction import Parameterization
@@ -153,7 +154,7 @@ class NetworkScore(ScoreModel):
     @property
     def dtype(self) -> torch.dtype | None:
         """The network's, apart from what it keeps in float32 whatever it is loaded as."""
-        return self.network.dtype if hasattr(self.network, "dtype") else super().dtype
+        return dtype_of(self.network)
 
     def describe(self) -> dict[str, object]:
         """As `ScoreModel.describe`, with the shift of its own sampler and what was added."""

@@ -52,7 +52,7 @@ class Latents(Canvas):
         seed: int | Sequence[int] = 0,
         size: Size = None,
         init: Tensor | None = None,
-        init_std: float = 1.0,
+        init_std: float = 0.1,
     ) -> None:
         super().__init__(prior, n=n, seed=seed, size=size)
         check_spread(init_std)

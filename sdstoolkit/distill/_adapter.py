@@ -14,26 +14,24 @@ from sdstoolkit.score import ScoreModel, twin
 
 __all__ = ["low_rank"]
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-
 
 def low_rank(model: ScoreModel, *, rank: int, seed: int = 0) -> ScoreModel:
-    """A twin with trainable low-rank adapters on its attention, or else on all of its linear maps.
+    """A twin with trainable low-rank adapters on all of its linear maps and plain convolutions.
 
-    It answers as the model does until it is trained.
+    It answers as the model does until it is trained. Adapters on the attention alone, as they are
+    usual for large networks, cannot follow a batch of images in a small one.
 
     Args:
-        model: the score model; any with linear layers.
+        model: the score model; any with linear layers or convolutions.
         rank: of the adapters, at least 1.
         seed: of their beginning.
 
     Raises:
-        ValueError: a rank below 1, or a model without a linear layer.
+        ValueError: a rank below 1, or a model without such a layer.
     """
     if rank < 1:
         raise ValueError(f"rank is {rank}, expected a low-rank adapter of at least 1.")
-    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    named = [name for name in linear if name.endswith(ATTENTION)] or linear
+    named = [name for name, m in model.named_modules() if _adaptable(m)]
     if not named:
         raise ValueError(
             f"{type(model).__name__} has no linear layer for an adapter to sit on; give fake= a "
@@ -53,3 +51,8 @@ def low_rank(model: ScoreModel, *, rank: int, seed: int = 0) -> ScoreModel:
     for p in trained:  # peft freezes what it adapts, and these are the model's own
         p.requires_grad_(True)
     return adapted
+
+
+def _adaptable(module: nn.Module) -> bool:
+    plain = isinstance(module, nn.Conv2d) and module.groups == 1
+    return plain or isinstance(module, nn.Linear)

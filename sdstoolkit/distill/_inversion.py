@@ -2,7 +2,10 @@
 
     x_s = alpha_s x_0_hat(x_t) + sigma_s eps_hat(x_t)
 
-Upwards it inverts: x_0 stands for x / alpha at the lowest time, as in the probability flow.
+Upwards it inverts: x_0 stands for x / alpha at the lowest time, as in the probability flow. What
+the flow carries up has the spread of noise only where it had it there: along directions in which
+the data have no width of their own, x_t / sigma stays what it was. An image as it is begins with
+none of it; a draw of the lowest level's noise begins with all.
 """
 
 import math
@@ -20,6 +23,7 @@ from sdstoolkit.score import ScoreModel
 __all__ = ["LOWEST", "check_stride", "invert"]
 
 LOWEST = 1e-3  # where inversions begin; every parameterisation is well-posed there
+NOISY = 0.02  # where they begin with noise, which the network has to see
 
 Predict = Callable[[Tensor, NoiseLevel], Prediction]
 
@@ -33,6 +37,7 @@ def invert(
     stride: float,
     eta: float = 0.0,
     rng: Sequence[Generator] = (),
+    eps: State | None = None,
 ) -> State:
     """x_t of x_0 by DDIM steps up the flow, [n, *shape].
 
@@ -50,13 +55,14 @@ def invert(
         stride: the longest step in t.
         eta: share of new noise in a step, in [0, 1].
         rng: a generator a row, for z, if eta is not 0.
+        eps: noise to begin with at t = .02; None to begin with x_0 itself at .001.
     """
     t = level.t.cpu()
-    low = t.clamp(max=LOWEST)
+    low = t.clamp(max=LOWEST if eps is None else NOISY)
     counts = ((t - low) / stride).ceil().clamp(min=1)
     most = int(counts.max())
     at = model.level(low, x_0)
-    x = at.alpha * x_0
+    x = at.alpha * x_0 if eps is None else at.perturb(x_0, eps)
     for k in range(1, most + 1):
         share = (k - most + counts).clamp(min=0) / counts  # rows of fewer steps wait at first
         above = model.level(low + share * (t - low), x_0)

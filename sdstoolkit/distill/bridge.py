@@ -43,7 +43,7 @@ class Bridge(Distiller):
         target: c+; a text that begins with a comma is added to the prompt.
         source: c-, likewise.
         gain: of the second stage; None for the scale.
-        switch: the progress from which on the second stage holds, in [0, 1].
+        switch: the progress from which on the second stage holds, in [0, 1]; the paper's is 0.5.
 
     Raises:
         ValueError: there is no prompt, a text to add to a prompt that is none, `switch` is not in
@@ -54,7 +54,8 @@ class Bridge(Distiller):
         rows=2,
         paper="McAllister et al., 2024",
         link="https://arxiv.org/abs/2406.09417",
-        scale=30.0,
+        scale=10.0,
+        law="sqrt",
         bad_at="a model that does not know the words for the faults of SDS",
     )
 
@@ -71,7 +72,7 @@ class Bridge(Distiller):
         target: Prompt = ", sharp, high quality",
         source: Prompt = ", oversaturated, blurry, noisy, low quality",
         gain: float | None = None,
-        switch: float = 0.5,
+        switch: float = 0.75,
     ) -> None:
         if prompt is None:
             raise ValueError("The bridge leads to a prompt, but there is none; give one.")

@@ -14,6 +14,9 @@ __all__ = ["Card", "cards", "table"]
 class Card:
     """The facts about a loss, at its default options and its recommended scale.
 
+    Where the canvas is x_0 itself, plain gradient descent can be a method's own solver: of the
+    flow, a step of descent is a step of Euler's.
+
     Attributes:
         rows: network evaluations a row and step; (least, most) where they vary.
         passes: how many of them are differentiated, those of `fit` included.
@@ -23,6 +26,8 @@ class Card:
         link: to the paper.
         scale: of the guidance, to begin with.
         law: of the times, to begin with, as `--t-law` names it; empty is the loss's default.
+        weight: of the times, to begin with, as `--weight` names it; empty is the loss's default.
+        descent: rate of plain gradient descent on a canvas that is x_0; 0 where Adam suits.
         bad_at: what it is bad at, in one line.
     """
 
@@ -34,6 +39,8 @@ class Card:
     link: str
     scale: float
     law: str = ""
+    weight: str = ""
+    descent: float = 0.0
     bad_at: str
 
 
@@ -52,14 +59,15 @@ def cards() -> dict[str, Card]:
 
 def table() -> str:
     """The cards as a table in Markdown."""
-    head = "loss | rows a step | with a graph | other networks | scale | times | weak at | paper"
-    lines = [f"| {head} |", "|" + "---|" * 8]
+    head = "loss | rows a step | with a graph | other networks | scale | times, weight"
+    lines = [f"| {head} | on latents | weak at | paper |", "|" + "---|" * 9]
     for name, card in cards().items():
         rows = str(card.rows) if isinstance(card.rows, int) else "{} to {}".format(*card.rows)
         rows += f" + {card.fitted} fitted" if card.fitted else ""
         cells = (
             *(f"`{name}`", rows, str(card.passes), card.networks),
-            *(f"{card.scale:g}", card.law or "its own"),
+            *(f"{card.scale:g}", ", ".join(filter(None, (card.law, card.weight))) or "its own"),
+            f"sgd, {card.descent:g}" if card.descent else "adam",
         )
         lines.append(f"| {' | '.join(cells)} | {card.bad_at} | [{card.paper}]({card.link}) |")
     return "\n".join(lines)

@@ -51,7 +51,9 @@ class CFD(Distiller):
         rows=2,
         paper="Yan et al., 2025",
         link="https://arxiv.org/abs/2501.05445",
-        scale=8.0,
+        scale=5.0,
+        weight="ratio",
+        descent=0.05,
         bad_at="optimisers with momentum, which leave the flow; a start that is no flat image",
     )
 

@@ -49,7 +49,9 @@ class RFDS(Distiller):
         rows=2,
         paper="Yang et al., 2024",
         link="https://arxiv.org/abs/2406.03293",
-        scale=30.0,
+        scale=10.0,
+        law="sqrt",
+        weight="alpha-sigma2",
         bad_at="high noise of models that are no flows, where its weight grows as 1 / alpha",
     )
 

@@ -45,7 +45,8 @@ class SJC(Distiller):
         rows=2,
         paper="Wang et al., 2022",
         link="https://arxiv.org/abs/2212.00774",
-        scale=30.0,
+        scale=10.0,
+        law="sqrt",
         bad_at="as SDS; low noise counts as much as high, so its textures are rougher",
     )
 

@@ -56,7 +56,8 @@ class Stein(Distiller):
         rows=2,
         paper="Wang et al., 2024",
         link="https://arxiv.org/abs/2401.00604",
-        scale=30.0,
+        scale=10.0,
+        law="sqrt",
         bad_at="what SDS is bad at, but for its noise",
     )
     CELLS = 8

@@ -64,7 +64,8 @@ class VSD(Distiller):
         networks="low-rank adapters, fitted on the way",
         paper="Wang et al., 2023",
         link="https://arxiv.org/abs/2305.16213",
-        scale=7.5,
+        scale=5.0,
+        law="sqrt",
         bad_at="few steps and few particles: it is CSD until its network has caught up",
     )
     couples = True
@@ -80,8 +81,8 @@ class VSD(Distiller):
         t_law: TimeDraw = _LAW,
         limits: Sequence[Limit] = (),
         fake: ScoreModel | None = None,
-        rank: int = 4,
-        lr: float = 1e-3,
+        rank: int = 8,
+        lr: float = 3e-3,
         fits: int = 1,
         seed: int = 0,
     ) -> None:
@@ -141,14 +142,14 @@ class VSD(Distiller):
     def fit(
         self, x_0: State, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
     ) -> None:
-        """Steps of Adam on ||out_phi(x_t, t, c) - target(x_0, eps)||^2, t ~ U(0, 1).
+        """Steps of Adam on ||out_phi(x_t, t, c) - target(x_0, eps)||^2, t by the loss's law.
 
-        It draws from generators of its own, so that the noise of the images is what it would be
-        without.
+        phi is trained where it is asked: under a law that falls, at the present time. It draws
+        from generators of its own, so that the noise of the images is what it would be without.
 
         Args:
             x_0: the particles, without a graph, [n, *shape].
-            progress: has no influence.
+            progress: how much of the optimisation is over, which the law of t may use.
             rng: has no influence but by its number.
         """
         if self._adam is None:
@@ -158,7 +159,7 @@ class VSD(Distiller):
             self._draws += generators(range(first, self.seed + len(x_0)), "fit")
         draws, fake = self._draws[: len(x_0)], self.fake
         for _ in range(self.fits):
-            level = fake.schedule.level(uniform(draws), x_0)
+            level = fake.schedule.level(self.t_law(uniform(draws), progress), x_0)
             eps = normal(draws, x_0.shape[1:], dtype=level.alpha.dtype).to(x_0.device)
             with torch.enable_grad():
                 (output,) = fake.outputs(level.perturb(x_0, eps), level, [self.condition])
