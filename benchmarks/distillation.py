@@ -32,8 +32,8 @@ from torch import Tensor
 
 from sdstoolkit import DDIM, ClassifierFree, Latents, Pixels, Prior, load, optimize
 from sdstoolkit import distill as D
-from sdstoolkit.choices import law, make_descent, weight
 from sdstoolkit.images import grid, write_image
+from sdstoolkit.making import law, make_descent, weight
 from sdstoolkit.samplers.inverted import fingerprint
 from sdstoolkit.toy import data
 from sdstoolkit.views import LOOKS, View, as_it_is

@@ -23,8 +23,9 @@ from report import machine, write_report
 from torch import Tensor
 
 from sdstoolkit import SDS, Canvas, Latents, Pixels, Prior, ScoreModel, load, optimize
-from sdstoolkit.choices import EDITING, Reward, make_loss
+from sdstoolkit.choices import EDITING, Reward
 from sdstoolkit.distill import cards
+from sdstoolkit.making import make_loss
 from sdstoolkit.pipelines.optimize import Options
 
 PROMPT = "a red heart on a white background"

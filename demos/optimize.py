@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from sdstoolkit import Canvas, Distiller, _plugins, images, jobs, optimize
-from sdstoolkit.choices import EDITING, chosen, make_canvas, make_descent, make_loss
+from sdstoolkit.choices import EDITING
 from sdstoolkit.cli import plugin
 from sdstoolkit.demos import _options, _pictures
 from sdstoolkit.demos._guard import number, read_upload, spoken, text
 from sdstoolkit.demos._site import DEVICE, Run, Site, pack
 from sdstoolkit.demos._watch import Looks
+from sdstoolkit.making import chosen, make_canvas, make_descent, make_loss
 from sdstoolkit.pipelines._loading import Loading
 from sdstoolkit.pipelines.optimize import Options
 from sdstoolkit.prior import Prior

@@ -22,16 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sdstoolkit.choices import (
-    OPTIMIZERS,
-    TOGETHER,
-    Choices,
-    chosen,
-    make_canvas,
-    make_descent,
-    make_loss,
-)
+from sdstoolkit.choices import OPTIMIZERS, TOGETHER, Choices
 from sdstoolkit.cli import Range, launch, one_of
+from sdstoolkit.making import chosen, make_canvas, make_descent, make_loss
 from sdstoolkit.pipelines._loading import Loading
 from sdstoolkit.pipelines._showing import Showing
 

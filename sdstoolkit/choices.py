@@ -1,4 +1,4 @@
-"""Options of losses and canvases on the command line, and what they make.
+"""Options of losses and canvases on the command line; `making` makes them.
 
 An option that belongs to one loss or one canvas is --NAME.OPTION. Only those of the loss and of
 the canvas that are used decide on an image; to give another one's is refused, so that nobody
@@ -6,12 +6,9 @@ believes it to have an effect.
 """
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from sdstoolkit.cli import Range, plugin
-
-if TYPE_CHECKING:
-    from sdstoolkit import Canvas, Distiller, Prior
+from sdstoolkit.cli import Range
 
 T_LAWS = Literal["uniform", "two-stage", "linear", "sqrt", "dreamtime"]
 WEIGHTS = Literal[
@@ -284,141 +281,3 @@ class Choices:
         every = asdict(self)
         own = {name for name, value in vars(self).items() if isinstance(value, Own)}
         return {name: v for name, v in every.items() if name not in own or (name in used and v)}
-
-
-def chosen(options: Any) -> dict[str, Any]:
-    """What decides on an image of `sds optimize`, as the manifest records it.
-
-    Args:
-        options: Its `Choices`, with the verb's own options.
-
-    Raises:
-        ValueError: As `Choices.check`.
-        FileNotFoundError: There is no such source.
-    """
-    from sdstoolkit import jobs, runs
-
-    used = options.loss, options.canvas
-    options.check(*used)
-    found = {k: v for k, v in options.deciding(*used).items() if k not in runs.EXECUTION}
-    found |= runs.of_groups(options, found)
-    found["source"] = runs.named(options.source)
-    if options.loss in TOGETHER:
-        found["seeds"] = list(jobs.parse_seeds(options.seeds))
-    return found
-
-
-def law(name: str | None, t_min: float | None, t_max: float | None) -> Any:
-    """A law of t by its name, or None for the loss's own."""
-    from sdstoolkit import grids
-
-    if name is None and t_min is None and t_max is None:
-        return None
-    made = {
-        "uniform": grids.UniformLaw,
-        "two-stage": grids.TwoStage,
-        "linear": grids.LinearAnneal,
-        "sqrt": grids.SqrtAnneal,
-        "dreamtime": grids.DreamTime,
-    }[name or "uniform"]
-    ends = {"t_min": t_min, "t_max": t_max}
-    return made(**{k: v for k, v in ends.items() if v is not None})
-
-
-def weight(name: str | None) -> Any:
-    """A weight by its name, or None for the loss's own."""
-    from sdstoolkit import distill
-
-    return (
-        None
-        if name is None
-        else {
-            "sigma2": distill.SigmaSquared,
-            "one": distill.Constant,
-            "alpha-sigma2": distill.AlphaSigmaSquared,
-            "ratio": distill.NoiseRatio,
-            "log-ratio": distill.LogNoiseRatio,
-            "clipped-ratio": distill.ClippedNoiseRatio,
-            "min-snr": distill.MinSNR,
-        }[name]()
-    )
-
-
-def make_loss(options: Any, prior: "Prior", source: Any) -> Any:
-    """The loss that was chosen, or a view for each prompt."""
-    from sdstoolkit.views import View, as_it_is, look_of
-
-    loss = _loss(options, prior, options.prompt, source)
-    views = [View(as_it_is, loss)]
-    for view in options.view:
-        look, found, prompt = view.partition("=")
-        if not found:
-            raise ValueError(f"--view is {view!r}, expected LOOK=PROMPT: flip='a blue star'")
-        views.append(View(look_of(look), _loss(options, prior, prompt, source)))
-    return loss if len(views) == 1 else views
-
-
-def _loss(options: Any, prior: "Prior", prompt: str, source: Any) -> "Distiller":
-    """The loss that was chosen, for one prompt."""
-    from sdstoolkit import Distiller
-    from sdstoolkit.distill import Clip, Normalise
-
-    kind, own = plugin("sdstoolkit.distill", options.loss, Distiller), options.own(options.loss)
-    given = own.arguments(prompt) if isinstance(own, Reward) else asdict(own)
-    limits: list[Any] = [Normalise()] if options.normalise else []
-    limits += [Clip(options.clip, options.clip)] if options.clip else []
-    given |= {
-        "negative": options.negative_prompt or None,
-        "t_law": law(options.t_law or kind.card.law or None, options.t_min, options.t_max),
-        "weight": weight(options.weight or kind.card.weight or None),
-        "limits": limits or None,
-    }
-    if options.loss in EDITING:
-        if source is None:
-            raise ValueError(f"the loss {options.loss} edits an image, give one with --source")
-        shows = options.source_prompt or None
-        given |= {"source": prior.codec.encode(source), "source_prompt": shows}
-    scale = kind.card.scale if options.scale is None else options.scale
-    chosen = {k: v for k, v in given.items() if v is not None}
-    return kind(prior, options.telling.wish(prior, prompt), scale=scale, **chosen)
-
-
-def make_descent(options: Any, canvas: "Canvas") -> dict[str, Any]:
-    """How `optimize` goes down: as was asked for, or as suits the loss on the canvas.
-
-        theta <- theta - rate Adam(G),   or theta <- theta - rate G
-
-    Args:
-        options: the loss and the canvas by name; optimizer, lr and decay, None for what suits.
-        canvas: which knows a learning rate for Adam.
-
-    Returns:
-        `lr` and `optimizer` for `optimize`.
-    """
-    from functools import partial
-
-    from torch.optim import SGD
-
-    from sdstoolkit import Distiller
-    from sdstoolkit.optimization import CosineDecay
-
-    card = plugin("sdstoolkit.distill", options.loss, Distiller).card
-    plain = card.descent if options.canvas == "latents" else 0.0  # its parameters are x_0
-    sgd = options.optimizer == "sgd" or (options.optimizer is None and plain > 0)
-    lr = options.lr or (plain if sgd and plain else canvas.lr)
-    rate = CosineDecay(lr, final=float(sgd) if options.decay is None else options.decay)
-    return {"lr": rate, "optimizer": partial(SGD, lr=lr) if sgd else None}
-
-
-def make_canvas(options: Any, prior: "Prior", seeds: tuple[int, ...], source: Any) -> "Canvas":
-    """The canvas that was chosen, from the source if there is one."""
-    from sdstoolkit import Canvas
-
-    given = {k: v for k, v in asdict(options.own(options.canvas)).items() if v != ""}
-    if source is not None:
-        if options.canvas not in ("pixels", "latents"):
-            raise ValueError(f"the canvas {options.canvas} takes no --source; pixels does")
-        given["init"] = source
-    return plugin("sdstoolkit.canvas", options.canvas, Canvas)(
-        prior, n=len(seeds), seed=seeds, **given
-    )

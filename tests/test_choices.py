@@ -103,6 +103,51 @@ def test_particles_are_made_together_and_their_seeds_decide(capsys):
     assert optimise(capsys, *words, "--seeds", "0-3")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "kind", "rates"),
+    [
+        (("sds", "latents"), torch.optim.Adam, (0.05, 0.0)),
+        (("cfd", "latents"), torch.optim.SGD, (0.05, 0.05)),
+        (("sdi", "latents"), torch.optim.SGD, (1.0, 1.0)),
+        (("sdi", "pixels"), torch.optim.Adam, (0.05, 0.0)),
+        (("sdi", "latents", "--optimizer", "adam"), torch.optim.Adam, (0.05, 0.0)),
+        (("sdi", "latents", "--lr", "0.5"), torch.optim.SGD, (0.5, 0.5)),
+        (("sds", "latents", "--optimizer", "sgd"), torch.optim.SGD, (0.05, 0.05)),
+        (("sds", "latents", "--lr", "0.2", "--decay", "0.5"), torch.optim.Adam, (0.2, 0.1)),
+    ],
+)
+def test_the_way_down_suits_the_loss_on_the_canvas(words, kind, rates):
+    import tyro
+
+    from sdstoolkit import load
+    from sdstoolkit.making import make_canvas, make_descent
+    from sdstoolkit.pipelines.optimize import Options
+
+    loss, canvas, *rest = words
+    given = [PROMPT, "--out", "o", "--loss", loss, "--canvas", canvas, *rest]
+    options = tyro.cli(Options, args=given)
+    made = make_canvas(options, load(folder("sd_epsilon")), (0,), None)
+    how = make_descent(options, made)
+    first = pytest.approx(rates[0] if canvas == "latents" else made.lr)
+    assert how["lr"](0.0) == first and how["lr"](1.0) == pytest.approx(rates[1])
+    descent = how["optimizer"]
+    assert (descent is None) == (kind is torch.optim.Adam)
+    if descent is not None:
+        (group,) = descent(list(made.parameters())).param_groups
+        assert group["lr"] == first and isinstance(descent(list(made.parameters())), kind)
+
+
+def test_a_card_says_what_an_option_left_open_is(capsys):
+    from sdstoolkit.distill import cards
+
+    card = cards()["rfds"]
+    assert (card.law, card.weight) == ("sqrt", "alpha-sigma2")
+    assert optimise(capsys, "--loss", "rfds", "--out", "left")[0] == 0
+    said = ("--t-law", card.law, "--weight", card.weight, "--scale", str(card.scale))
+    assert optimise(capsys, "--loss", "rfds", "--out", "said", *said)[0] == 0
+    assert torch.equal(read_image("left/000000.png"), read_image("said/000000.png"))
+
+
 REFUSED = {
     "another loss's": (("--vsd.rank", "2"), "--vsd.rank has no effect without vsd"),
     "another canvas's": (("--strokes.paths", "2"), "--strokes.paths has no effect"),
@@ -112,7 +157,7 @@ REFUSED = {
     "no colour": (("--loss", "reward", "--reward.colour", "red"), "[0, 1]"),
     "no view": (("--view", "flip"), "LOOK=PROMPT"),
     "view": (("--view", "upside=a heart"), "rotate180"),
-    "latent view": (("--view", "flip=a heart", "--canvas", "latents"), "use Pixels"),
+    "latent view": (("--view", "flip=a heart", "--canvas", "latents"), "use pixels"),
     "times": (("--t-min", "0.9", "--t-max", "0.1"), "t_min <= t_max"),
     "source": (("--source", "source.png", "--canvas", "siren"), "takes no --source; pixels does"),
     "scale": (("--loss", "asd", "--scale", "1"), "scale"),
@@ -126,6 +171,7 @@ def test_what_is_wrong_is_said_in_one_line(capsys, name):
     code, out, err = optimise(capsys, *words)
     assert code in (1, 2) and said in err, err
     assert err.strip().count("\n") == 0 or "it/s" in err or "step" in err
+    assert name != "latent view" or not Path("o").exists()
 
 
 # Restoring

@@ -24,7 +24,7 @@ FLOORS = (  # each imports from the lines above, and leftwards in its own
         "edit", "restoration",
     ),
     ("tracking", "checkpoints", "following", "processes", "parts", "jobs", "batch", "runs"),
-    ("cli", "choices", "pipelines", "demos"),
+    ("cli", "choices", "making", "pipelines", "demos"),
 )  # fmt: skip
 PLACES = {name: (floor, at) for floor, row in enumerate(FLOORS) for at, name in enumerate(row)}
 CONSUMERS = FLOORS[5]  # they take any score model, and so know no adapter and no guidance
