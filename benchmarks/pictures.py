@@ -26,9 +26,9 @@ def main() -> None:
     """Optimise the prompts and write docs/images/optimize.png."""
     prior = load("shapes")
     canvas = Latents(prior, n=len(PROMPTS), seed=0)
-    loss = SDS(prior, PROMPTS, scale=10, t_law=SqrtAnneal())
+    loss = SDS(prior, PROMPTS, scale=7.5, t_law=SqrtAnneal())
     looks = [canvas.image().detach()]
-    for step in optimize(canvas, loss, steps=STEPS, lr=CosineDecay(canvas.lr)):
+    for step in optimize(canvas, loss, steps=STEPS, lr=CosineDecay(0.1)):
         if step.index + 1 in SHOWN:
             looks.append(canvas.image().detach())
     rows = torch.stack(looks, 1).flatten(0, 1)

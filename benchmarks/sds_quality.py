@@ -40,8 +40,8 @@ class Setting:
     """The options of one run; the defaults are those of `sds optimize`."""
 
     canvas: str = "latents"
-    scale: float = 10.0
-    lr: float = 0.05
+    scale: float = 7.5
+    lr: float = 0.1
     decay: float = 0.0  # the last learning rate as a part of the first; 1 is constant
     law: str = "sqrt"
     weight: str = "sigma^2"
@@ -50,8 +50,8 @@ class Setting:
 
 CHOICES: dict[str, Sequence[object]] = {
     "canvas": ("pixels",),
-    "scale": (5.0, 7.5, 15.0, 30.0),
-    "lr": (0.025, 0.1),
+    "scale": (5.0, 10.0, 15.0, 30.0),
+    "lr": (0.025, 0.05),
     "decay": (0.1, 1.0),
     "law": tuple(LAWS),
     "weight": tuple(WEIGHTS),

@@ -37,6 +37,6 @@ def dtype_of(network: nn.Module) -> torch.dtype | None:
     places = [(held, name) for held in every for name, p in held.items() if p is not None]
     dtypes = [held[name].dtype for held, name in places]
     floating = (d for d in dtypes if d.is_floating_point)
-    dtype = network.dtype if hasattr(network, "dtype") else next(floating, None)
-    _SEEN[network] = places, dtypes, dtype
-    return dtype
+    told: Any = network.dtype if hasattr(network, "dtype") else next(floating, None)
+    _SEEN[network] = places, dtypes, told
+    return told

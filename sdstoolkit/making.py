@@ -134,11 +134,12 @@ def make_descent(options: Any, canvas: "Canvas") -> dict[str, Any]:
     from sdstoolkit.optimization import CosineDecay
 
     card = plugin("sdstoolkit.distill", options.loss, Distiller).card
-    plain = card.descent if options.canvas == "latents" else 0.0  # its parameters are x_0
-    sgd = options.optimizer == "sgd" or (options.optimizer is None and plain > 0)
-    lr = options.lr or (plain if sgd and plain else canvas.lr)
-    rate = CosineDecay(lr, final=float(sgd) if options.decay is None else options.decay)
-    return {"lr": rate, "optimizer": partial(SGD, lr=lr) if sgd else None}
+    suits = (card.optimizer, card.lr) if options.canvas == "latents" else ("adam", 0.0)
+    optimizer = options.optimizer or suits[0]
+    lr = options.lr or (suits[1] if optimizer == suits[0] else 0.0) or canvas.lr
+    final = float(optimizer == "sgd") if options.decay is None else options.decay
+    made = partial(SGD, lr=lr) if optimizer == "sgd" else None
+    return {"lr": CosineDecay(lr, final=final), "optimizer": made}
 
 
 def make_canvas(options: Any, prior: "Prior", seeds: tuple[int, ...], source: Any) -> "Canvas":

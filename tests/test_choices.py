@@ -106,7 +106,8 @@ def test_particles_are_made_together_and_their_seeds_decide(capsys):
 @pytest.mark.parametrize(
     ("words", "kind", "rates"),
     [
-        (("sds", "latents"), torch.optim.Adam, (0.05, 0.0)),
+        (("sds", "latents"), torch.optim.Adam, (0.1, 0.0)),
+        (("vsd", "latents"), torch.optim.Adam, (0.05, 0.0)),
         (("cfd", "latents"), torch.optim.SGD, (0.05, 0.05)),
         (("sdi", "latents"), torch.optim.SGD, (1.0, 1.0)),
         (("sdi", "pixels"), torch.optim.Adam, (0.05, 0.0)),

@@ -54,8 +54,9 @@ class Bridge(Distiller):
         rows=2,
         paper="McAllister et al., 2024",
         link="https://arxiv.org/abs/2406.09417",
-        scale=10.0,
+        scale=7.5,
         law="sqrt",
+        lr=0.1,
         bad_at="a model that does not know the words for the faults of SDS",
     )
 

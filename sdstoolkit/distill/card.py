@@ -27,7 +27,8 @@ class Card:
         scale: of the guidance, to begin with.
         law: of the times, to begin with, as `--t-law` names it; empty is the loss's default.
         weight: of the times, to begin with, as `--weight` names it; empty is the loss's default.
-        descent: rate of plain gradient descent on a canvas that is x_0; 0 where Adam suits.
+        lr: learning rate on a canvas that is x_0 itself; 0 is the canvas's own.
+        optimizer: there, adam or sgd.
         bad_at: what it is bad at, in one line.
     """
 
@@ -40,7 +41,8 @@ class Card:
     scale: float
     law: str = ""
     weight: str = ""
-    descent: float = 0.0
+    lr: float = 0.0
+    optimizer: str = "adam"
     bad_at: str
 
 
@@ -67,7 +69,7 @@ def table() -> str:
         cells = (
             *(f"`{name}`", rows, str(card.passes), card.networks),
             *(f"{card.scale:g}", ", ".join(filter(None, (card.law, card.weight))) or "its own"),
-            f"sgd, {card.descent:g}" if card.descent else "adam",
+            f"{card.optimizer}, {card.lr:g}" if card.lr else card.optimizer,
         )
         lines.append(f"| {' | '.join(cells)} | {card.bad_at} | [{card.paper}]({card.link}) |")
     return "\n".join(lines)

@@ -53,7 +53,8 @@ class CFD(Distiller):
         link="https://arxiv.org/abs/2501.05445",
         scale=5.0,
         weight="ratio",
-        descent=0.05,
+        lr=0.05,
+        optimizer="sgd",
         bad_at="optimisers with momentum, which leave the flow; a start that is no flat image",
     )
 

@@ -54,6 +54,10 @@ class CSD(Distiller):
         paper="Yu et al., 2023",
         link="https://arxiv.org/abs/2310.19415",
         scale=1.0,
+        law="sqrt",
+        weight="ratio",
+        lr=0.05,
+        optimizer="sgd",
         bad_at="long runs, which nothing stops from over-saturating",
     )
 

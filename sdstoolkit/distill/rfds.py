@@ -49,9 +49,10 @@ class RFDS(Distiller):
         rows=2,
         paper="Yang et al., 2024",
         link="https://arxiv.org/abs/2406.03293",
-        scale=10.0,
+        scale=7.5,
         law="sqrt",
         weight="alpha-sigma2",
+        lr=0.1,
         bad_at="high noise of models that are no flows, where its weight grows as 1 / alpha",
     )
 

@@ -66,7 +66,8 @@ class SDI(Distiller):
         paper="Lukoianov et al., 2024",
         link="https://arxiv.org/abs/2405.15891",
         scale=5.0,
-        descent=1.0,
+        lr=1.0,
+        optimizer="sgd",
         bad_at="a canvas that cannot follow its targets; the inversions cost ten rows a target",
     )
 

@@ -41,8 +41,9 @@ class SDS(Distiller):
         rows=2,
         paper="Poole et al., 2022",
         link="https://arxiv.org/abs/2209.14988",
-        scale=10.0,
+        scale=7.5,
         law="sqrt",
+        lr=0.1,
         bad_at="variety and texture: it seeks a mode of blurred densities, and over-saturates",
     )
 

@@ -45,8 +45,9 @@ class SJC(Distiller):
         rows=2,
         paper="Wang et al., 2022",
         link="https://arxiv.org/abs/2212.00774",
-        scale=10.0,
+        scale=7.5,
         law="sqrt",
+        lr=0.1,
         bad_at="as SDS; low noise counts as much as high, so its textures are rougher",
     )
 

@@ -56,8 +56,9 @@ class Stein(Distiller):
         rows=2,
         paper="Wang et al., 2024",
         link="https://arxiv.org/abs/2401.00604",
-        scale=10.0,
+        scale=7.5,
         law="sqrt",
+        lr=0.1,
         bad_at="what SDS is bad at, but for its noise",
     )
     CELLS = 8
