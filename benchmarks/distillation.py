@@ -17,6 +17,7 @@ Writes docs/benchmarks/distillation.md and docs/images/distillation.png.
 
 import argparse
 import json
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from shapes_quality import PICTURES
 from torch import Tensor
 
-from sdstoolkit import DDIM, Canvas, ClassifierFree, Latents, Pixels, Prior, load, optimize
+from sdstoolkit import DDIM, Canvas, ClassifierFree, Latents, Pixels, Prior, edit, load, optimize
 from sdstoolkit import distill as D
 from sdstoolkit.images import grid, write_image
 from sdstoolkit.making import law, make_descent, weight
@@ -68,7 +69,9 @@ LOSSES: dict[str, Make] = {  # each at its card's scale, law of times, weight an
     "repulsive": _plain(D.Repulsive, gamma=1.0),
     "mean_shift": _plain(D.MeanShift),
 }
-EDITS = {"dds": D.DDS, "pds": D.PDS, "ids": D.IDS, "cds": D.CDS}
+STUDIED = ["sds", "csd", "bridge", "vsd", "sdi", "cfd", "rfds"]
+OTHERS = [name for name in LOSSES if name not in STUDIED]  # on a quarter of the captions
+EDITS = {"dds": edit.DDS, "pds": edit.PDS, "ids": edit.IDS, "cds": edit.CDS}
 
 
 class Rows:
@@ -184,10 +187,31 @@ def per_cent(right: Tensor) -> str:
     return f"{100 * p:.1f} ± {100 * (p * (1 - p) / len(right)) ** 0.5:.1f}"
 
 
-def compare(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) -> list[dict]:
-    """The table of losses, and the pictures of it."""
-    captions, scenes = data.unseen_captions(max(256, args.count))
-    captions, scenes = captions[: args.count], scenes[slice(0, args.count)]
+def gallery(path: Path, rows: dict[str, Tensor], captions: Sequence[str]) -> None:
+    """Pictures with a name to each row and a caption to each column."""
+    from matplotlib.figure import Figure
+
+    shown = grid(torch.cat(list(rows.values())), columns=len(captions)).clamp(0, 1)
+    height, width = shown.shape[-2:]
+    figure = Figure(figsize=(width / 60 + 1.2, height / 60 + 0.8), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shown[0].permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_yticks([height * (k + 0.5) / len(rows) for k in range(len(rows))], list(rows))
+    words = ["\n".join(textwrap.wrap(caption, 14)) for caption in captions]
+    places = [width * (k + 0.5) / len(captions) for k in range(len(captions))]
+    axes.set_xticks(places, words, fontsize=7)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.savefig(path)
+
+
+def compare(
+    args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows, names: list[str], count: int
+) -> tuple[list[dict], dict[str, Tensor]]:
+    """The table of some losses, and the pictures of it."""
+    captions, scenes = data.unseen_captions(max(256, count))
+    captions, scenes = captions[:count], scenes[slice(0, count)]
     one = [captions[0]] * 16
 
     null = prior.condition("")
@@ -199,13 +223,13 @@ def compare(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) ->
         with torch.no_grad():
             return prior.codec.decode(x_0)
 
-    reference, seconds, asked = kept("ddim", args.count, lambda c: ddim(captions, c), rows)
+    reference, seconds, asked = kept("ddim", count, lambda c: ddim(captions, c), rows)
     varied, _, _ = kept("ddim-one", 16, lambda c: ddim(one, c), rows)
     there = features(judge, reference)
     base = float(torch.pdist(features(judge, varied)).mean())
     # the same captions with other seeds: how far two draws from one law are apart
-    other, _, _ = kept("ddim-again", args.count, lambda c: ddim(captions, c, 10_000), rows)
-    table, pictures = [], [reference[:8]]
+    other, _, _ = kept("ddim-again", count, lambda c: ddim(captions, c, 10_000), rows)
+    table, pictures = [], {"DDIM": reference[:8]}
 
     def row(name: str, image: Tensor, sixteen: Tensor, cost: tuple[float, float]) -> None:
         marks = mark(judge.judge(image), scenes)
@@ -222,7 +246,7 @@ def compare(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) ->
         print(table[-1], flush=True)
 
     row("DDIM", reference, varied, (seconds, asked))
-    for name in args.losses:
+    for name in names:
 
         def several(chunk: list[int], name: str = name) -> Tensor:
             prompts = [captions[i] for i in chunk]
@@ -232,12 +256,11 @@ def compare(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) ->
             return optimised(prior, name, one, chunk, args.steps, args.canvas)
 
         key = f"{name}-{args.canvas}-{args.steps}"
-        image, seconds, asked = kept(key, args.count, several, rows)
+        image, seconds, asked = kept(key, count, several, rows)
         sixteen, _, _ = kept(f"{key}-one", 16, same, rows)
         row(f"`{name}`", image, sixteen, (seconds, asked))
-        pictures.append(image[:8])
-    write_image(PICTURES / "distillation.png", grid(torch.cat(pictures), columns=8))
-    return table
+        pictures[name] = image[:8]
+    return table, pictures
 
 
 def edits(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) -> list[dict]:
@@ -261,18 +284,15 @@ def edits(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) -> l
             image = drawn[chunk]
             with torch.no_grad():
                 source = prior.codec.encode(image)
-            loss = kind(
-                prior, [wanted[i] for i in chunk], source=source,
-                source_prompt=[told[i] for i in chunk], scale=kind.card.scale,
-            )  # fmt: skip
-            canvas = Latents(prior, n=len(chunk), seed=chunk, init=image)
-            for _ in optimize(canvas, loss, steps=args.edit_steps, lr=args.edit_lr):
-                pass
+            method = kind(prior.score, prior.condition(""), scale=args.edit_scale)
+            was, shall = ([words[i] for i in chunk] for words in (told, wanted))
+            x_0 = method(source, prior.condition(was), prior.condition(shall), seed=chunk)
             with torch.no_grad():
-                return canvas.image()
+                return prior.codec.decode(x_0)
 
-        key = f"{name}-{args.edit_steps}-{args.edit_lr}"
-        count = args.count // 4 if kind.card.passes else args.count  # the network differentiated
+        key = f"{name}-edits-{args.edit_scale:g}"
+        differentiated = kind.loss.card.passes > 0
+        count = args.count // 4 if differentiated else args.count
         image, seconds, asked = kept(key, count, make, rows)
         marks = mark(judge.judge(image), changed[slice(0, count)])
         away = (image - drawn[:count]).square() * outside[:count]
@@ -370,8 +390,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("losses", "edits", "illusions"))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--canvas", choices=("pixels", "latents"), default="latents")
-    parser.add_argument("--edit-steps", type=int, default=200)
-    parser.add_argument("--edit-lr", type=float, default=0.02)
+    parser.add_argument("--edit-scale", type=float, default=7.5)
     parser.add_argument("--ddim-scale", type=float, default=5.0)
     args = parser.parse_args()
     prior, judge = load(args.model), load_judge()
@@ -379,14 +398,21 @@ def main() -> None:
     if args.fresh:
         views = [f"{look}-{name}" for look in ("mirror", "negative") for name in args.illusions]
         rows.forget([*args.losses, *args.edits, *views])
-    parts = {"losses": compare, "edits": edits, "illusions": illusions}
-    headings = {
-        "losses": f"{args.count} unseen captions, {args.steps} steps on {args.canvas}",
-        "edits": f"{args.count} drawings, another colour",
-        "illusions": "One picture, right in two views",
-    }
-    chosen = [args.only] if args.only else list(parts)
-    tables = {headings[name]: parts[name](args, prior, judge, rows) for name in chosen}
+    tables, chosen = {}, [args.only] if args.only else ["losses", "edits", "illusions"]
+    if "losses" in chosen:
+        shown = {}
+        for names, count in ((STUDIED, args.count), (OTHERS, args.count // 4)):
+            names = [name for name in names if name in args.losses]
+            if names:
+                heading = f"{count} unseen captions, {args.steps} steps on {args.canvas}"
+                tables[heading], pictures = compare(args, prior, judge, rows, names, count)
+                shown |= pictures | shown  # the first row of DDIM stays
+        captions = data.unseen_captions(256)[0][:8]
+        gallery(PICTURES / "distillation.png", shown, captions)
+    if "edits" in chosen:
+        tables["Drawings, to another colour"] = edits(args, prior, judge, rows)
+    if "illusions" in chosen:
+        tables["One picture, right in two views"] = illusions(args, prior, judge, rows)
     write_report("distillation", "Losses on the bundled model", tables, machine())
 
 
