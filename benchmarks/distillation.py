@@ -57,7 +57,7 @@ LOSSES: dict[str, Make] = {  # each at its card's scale, law of times, weight an
     "sds": _plain(D.SDS),
     "sjc": _plain(D.SJC),
     "csd": _plain(D.CSD),
-    "nfsd": _plain(D.NFSD),
+    "nfsd": _plain(D.NFSD, negative="low quality"),  # words that this model knows
     "bridge": _plain(D.Bridge),
     "vsd": _plain(D.VSD),
     "asd": _plain(D.ASD),
@@ -266,13 +266,14 @@ def compare(
 def edits(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) -> list[dict]:
     """Drawings whose colour word is changed: is it changed, and the rest left alone."""
     rng = torch.Generator().manual_seed(5)
-    scenes = data.draw_scenes(args.count, rng, pairs=0.0, degraded=0.0)
+    every = max(256, args.count)  # fewer are the first of these
+    scenes = data.draw_scenes(every, rng, pairs=0.0, degraded=0.0)
     drawn = data.render(scenes, rng)
-    told = [data.caption(scenes, i) for i in range(args.count)]
+    told = [data.caption(scenes, i) for i in range(every)]
     new = (scenes.colour + 1 + torch.randint(6, scenes.colour.shape, generator=rng)) % 8
     new = torch.where(new == scenes.background[:, None], (new + 1) % 8, new)
     changed = data.Scenes(**{**vars(scenes), "colour": new})
-    wanted = [data.caption(changed, i) for i in range(args.count)]
+    wanted = [data.caption(changed, i) for i in range(every)]
     ground = torch.tensor(list(data.COLOURS.values()))[scenes.background][:, :, None, None]
     far = ((drawn - ground).abs().amax(1, keepdim=True) > 0.04).float()
     outside = torch.nn.functional.max_pool2d(far, 5, 1, 2) == 0
@@ -320,7 +321,7 @@ def compatible(count: int) -> dict[str, tuple[data.Scenes, data.Scenes]]:
         a, b = data.COLOUR_NAMES.index(one), data.COLOUR_NAMES.index(two)
         other[a], other[b] = b, a
     rng = torch.Generator().manual_seed(6)
-    alone = data.draw_scenes(32 * count, rng, pairs=0.0, degraded=0.0)
+    alone = data.draw_scenes(2048, rng, pairs=0.0, degraded=0.0)
     named = (other[alone.colour[:, 0]] >= 0) & (other[alone.background] >= 0)
     alone = alone[named.nonzero().flatten()[: count - len(beside)]]
     there = {"colour": other[alone.colour], "background": other[alone.background]}

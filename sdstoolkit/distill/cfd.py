@@ -37,7 +37,9 @@ class CFD(Distiller):
     of its own, begins with new noise.
 
     Yan, Chen and Wang, 2025, https://arxiv.org/abs/2501.05445, with Adam's betas (0, .99) and the
-    normaliser of `limits.Normalise`.
+    normaliser of `limits.Normalise`. Where the canvas is x_0, plain gradient descent with the
+    weight `NoiseRatio` takes the steps of the flow itself: a rate of .05 is that of a run in which
+    the noise ratio falls by a twentieth from step to step.
 
     Args:
         model, prompt, negative, scale, weight, t_law, limits: as `Distiller`; t should fall.
