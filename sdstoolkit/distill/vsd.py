@@ -37,8 +37,8 @@ class VSD(Distiller):
 
     phi is the prior's network with low-rank adapters on all of its layers, which `fit` trains on
     the particles after every step of `optimize`; the prior's own network stays as it is. At first,
-    where phi is the prior, G = (scale - 1) w (eps_hat(c) - eps_hat(n)). A phi that lags, through too
-    small a rank, rate or number of fits, leaves it there and over-saturates as CSD does.
+    where phi is the prior, G = (scale - 1) w (eps_hat(c) - eps_hat(n)). A phi that lags, through
+    too small a rank, rate or number of fits, leaves it there, where it over-saturates as CSD does.
 
     Network evaluations a row: 3, and 1 with its way back for each fit.
 
