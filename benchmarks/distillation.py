@@ -12,7 +12,8 @@ among 16 seeds of one caption over that of DDIM; saturation, the share of values
 ends; seconds and network rows an image. Then edits, and pictures that are right in two views.
 Every batch is kept in runs/distillation/, one folder a model, so that the same command goes on
 where it was cut off; a loss whose options have changed is made anew by --fresh.
-Writes docs/benchmarks/distillation.md and docs/images/distillation.png.
+Writes docs/benchmarks/distillation.md, docs/images/distillation.png and, of the last loss that
+makes illusions, docs/images/illusion-*.png.
 """
 
 import argparse
@@ -69,7 +70,7 @@ LOSSES: dict[str, Make] = {  # each at its card's scale, law of times, weight an
     "repulsive": _plain(D.Repulsive, gamma=1.0),
     "mean_shift": _plain(D.MeanShift),
 }
-STUDIED = ["sds", "csd", "bridge", "vsd", "sdi", "cfd", "rfds"]
+STUDIED = ["sds", "csd", "bridge", "vsd", "sdi", "cfd", "rfds", "dds"]
 OTHERS = [name for name in LOSSES if name not in STUDIED]  # on a quarter of the captions
 EDITS = {"dds": edit.DDS, "pds": edit.PDS, "ids": edit.IDS, "cds": edit.CDS}
 
@@ -292,8 +293,7 @@ def edits(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) -> l
                 return prior.codec.decode(x_0)
 
         key = f"{name}-edits-{args.edit_scale:g}"
-        differentiated = kind.loss.card.passes > 0
-        count = args.count // 4 if differentiated else args.count
+        count = args.count if name in STUDIED else args.count // 4
         image, seconds, asked = kept(key, count, make, rows)
         marks = mark(judge.judge(image), changed[slice(0, count)])
         away = (image - drawn[:count]).square() * outside[:count]
@@ -361,7 +361,9 @@ def illusions(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) 
             marks = mark(judge.judge(image), here), mark(judge.judge(LOOKS[look](image)), there)
             right.append([each.relation & each.background for each in marks])
             spent.append(cost)
-            write_image(PICTURES / f"illusion-{look}.png", grid(image[:16], columns=8))
+            # one above the other: what is there, and what the view makes of it
+            shown = torch.stack([image, LOOKS[look](image)], 1)[:8].transpose(0, 1).flatten(0, 1)
+            write_image(PICTURES / f"illusion-{look}.png", grid(shown, columns=8))
         for look, marks, cost in zip(
             [*wanted, "all"],
             [*right, [torch.cat(each) for each in zip(*right, strict=True)]],
@@ -386,7 +388,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=256, help="of captions, and of edits")
     parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
     parser.add_argument("--edits", nargs="+", choices=list(EDITS), default=list(EDITS))
-    parser.add_argument("--illusions", nargs="+", choices=list(LOSSES), default=["csd", "sds"])
+    parser.add_argument("--illusions", nargs="+", choices=list(LOSSES), default=["sds"])
     parser.add_argument("--fresh", action="store_true", help="forget what is kept of what is made")
     parser.add_argument("--only", choices=("losses", "edits", "illusions"))
     parser.add_argument("--steps", type=int, default=300)
