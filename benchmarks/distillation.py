@@ -5,11 +5,12 @@
     python benchmarks/distillation.py --only edits --count 64
 
 Pictures of captions that training never saw, judged by an independent classifier: joint shape and
-colour, with a binomial standard error; the Frechet distance of 32 principal components of its
-features to as many DDIM pictures, as it is and without the bias of so few, with a bootstrap
-interval (the row of DDIM itself is two draws of it); diversity, the mean distance of its features
-among 16 seeds of one caption over that of DDIM; saturation, the share of values within .02 of the
-ends; seconds and network rows an image. Then edits, and pictures that are right in two views.
+colour, with a binomial standard error; the Frechet distance of its features to as many DDIM
+pictures, in 32 principal components or a quarter of their number, as it is and without the bias of
+so few, with a bootstrap interval (the row of DDIM itself is two draws of it); diversity, the mean
+distance of its features among 16 seeds of one caption over that of DDIM; saturation, the share of
+values within .02 of the ends; seconds and network rows an image. Then edits, and pictures that are
+right in two views. The losses in STUDIED get all captions, the others a quarter of them.
 Every batch is kept in runs/distillation/, one folder a model, so that the same command goes on
 where it was cut off; a loss whose options have changed is made anew by --fresh.
 Writes docs/benchmarks/distillation.md, docs/images/distillation.png and, of the last loss that

@@ -215,7 +215,8 @@ class Optimization(Iterator[Step]):
             raise ValueError(
                 "The loss does not depend on the canvas; look for a detach or a no_grad between."
             )
-        self._optimizer.zero_grad()
+        for p in self._parameters:
+            p.grad = None
         value.backward()
         rows.remember()
         self._optimizer.step()
