@@ -23,20 +23,21 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+from frechet import distance
 from judge import Judge, load_judge, mark
-from report import machine, write_report
+from report import machine, per_cent, write_report
 from safetensors.torch import load_file, save_file
 from shapes_quality import PICTURES
 from torch import Tensor
 
-from sdstoolkit import DDIM, Canvas, ClassifierFree, Latents, Pixels, Prior, edit, load, optimize
-from sdstoolkit import distill as D
+from sdstoolkit import DDIM, ClassifierFree, Prior, edit, load, optimize
+from sdstoolkit.choices import Repulsive
 from sdstoolkit.images import grid, write_image
-from sdstoolkit.making import law, make_descent, weight
+from sdstoolkit.making import make_canvas, make_descent, make_loss
+from sdstoolkit.pipelines.optimize import Options
 from sdstoolkit.samplers.inverted import fingerprint
 from sdstoolkit.toy import data
 from sdstoolkit.views import LOOKS, View, as_it_is
@@ -44,32 +45,12 @@ from sdstoolkit.views import LOOKS, View, as_it_is
 RUNS = Path(__file__).parents[1] / "runs" / "distillation"
 BATCH = 16
 
-Make = Callable[[Prior, list[str]], D.Distiller]
-
-
-def _plain(kind: Any, **options: Any) -> Make:
-    if kind.card.law:
-        options["t_law"] = law(kind.card.law, None, None)
-    if kind.card.weight:
-        options["weight"] = weight(kind.card.weight)
-    return lambda prior, prompt: kind(prior, prompt, scale=kind.card.scale, **options)
-
-
-LOSSES: dict[str, Make] = {  # each at its card's scale, law of times, weight and descent
-    "sds": _plain(D.SDS),
-    "sjc": _plain(D.SJC),
-    "csd": _plain(D.CSD),
-    "nfsd": _plain(D.NFSD, negative="low quality"),  # words that this model knows
-    "bridge": _plain(D.Bridge),
-    "vsd": _plain(D.VSD),
-    "asd": _plain(D.ASD),
-    "ism": _plain(D.ISM),
-    "sdi": _plain(D.SDI),
-    "cfd": _plain(D.CFD),
-    "rfds": _plain(D.RFDS),
-    "stein": _plain(D.Stein),
-    "repulsive": _plain(D.Repulsive, gamma=1.0),
-    "mean_shift": _plain(D.MeanShift),
+LOSSES = (
+    "sds sjc csd nfsd bridge vsd asd ism sdi cfd rfds stein repulsive mean_shift".split()
+)
+OWN: dict[str, dict[str, Any]] = {  # besides what the command takes from their cards
+    "nfsd": {"negative_prompt": "low quality"},  # words that this model knows
+    "repulsive": {"repulsive": Repulsive(gamma=1.0)},
 }
 STUDIED = ["sds", "csd", "bridge", "vsd", "sdi", "cfd", "rfds", "dds"]
 OTHERS = [name for name in LOSSES if name not in STUDIED]  # on a quarter of the captions
@@ -118,19 +99,21 @@ def kept(
     return torch.cat(images), seconds / count, asked / count
 
 
-def way_down(name: str, canvas: str, made: Canvas) -> dict[str, Any]:
-    """Learning rate and optimiser of `sds optimize` for the loss on the canvas."""
-    chosen = SimpleNamespace(loss=name, canvas=canvas, optimizer=None, lr=None, decay=None)
-    return make_descent(chosen, made)
-
-
 def optimised(
-    prior: Prior, name: str, prompts: list[str], seeds: Sequence[int], steps: int, canvas: str
+    prior: Prior,
+    name: str,
+    seeds: Sequence[int],
+    wanted: dict[str, list[str]],
+    steps: int,
+    canvas: str = "pixels",
 ) -> Tensor:
-    kind: Any = {"pixels": Pixels, "latents": Latents}[canvas]
-    picture = kind(prior, n=len(prompts), seed=list(seeds))
-    how = way_down(name, canvas, picture)
-    for _ in optimize(picture, LOSSES[name](prior, prompts), steps=steps, **how):
+    """Pictures as `sds optimize` makes them, each with a prompt for every way to look at it."""
+    views, own = [], OWN.get(name, {})
+    for look, prompts in wanted.items():
+        chosen: Any = Options(prompt=prompts, out="", loss=name, canvas=canvas, **own)
+        views.append(View(LOOKS.get(look, as_it_is), make_loss(chosen, prior, None)))
+    picture = make_canvas(chosen, prior, tuple(seeds), None)
+    for _ in optimize(picture, views, steps=steps, **make_descent(chosen, picture)):
         pass
     with torch.no_grad():
         return picture.image()
@@ -139,54 +122,6 @@ def optimised(
 @torch.no_grad()
 def features(judge: Judge, image: Tensor) -> Tensor:
     return torch.cat([judge.features(2 * part - 1) for part in image.split(256)]).double()
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two samples, [n, d] each."""
-    C_a, C_b = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
-    root = torch.linalg.eigvals(C_a @ C_b).real.clamp(min=0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + C_a.trace() + C_b.trace() - 2 * root)
-
-
-def unbiased(a: Tensor, b: Tensor, rng: torch.Generator, repeats: int = 4) -> float:
-    """The Frechet distance of infinitely many rows: the line through it over 1 / n, at 0.
-
-    n rows of one law are at a distance from n others that falls as 1 / n; of 256 in 32 dimensions
-    it is larger than what is to be measured. Chong and Forsyth, 2020,
-    https://arxiv.org/abs/1911.07023.
-    """
-    sizes = [len(a) * k // 8 for k in (4, 5, 6, 7, 8) for _ in range(1 if k == 8 else repeats)]
-    rows = [torch.randperm(len(a), generator=rng)[:n] for n in sizes]
-    found = torch.tensor([frechet(a[i], b[i]) for i in rows], dtype=torch.float64)
-    n = torch.tensor(sizes, dtype=torch.float64)
-    line = torch.stack([torch.ones_like(n), 1 / n], 1)
-    return float(torch.linalg.lstsq(line, found[:, None]).solution[0])
-
-
-def distance(found: Tensor, reference: Tensor, draws: int = 100) -> tuple[str, str]:
-    """The Frechet distance in 32 principal components of the reference, as it is; and without its
-    bias, with a 90 % bootstrap interval over the captions.
-
-    A resampled set repeats rows and so has a bias of its own; its spread is what is taken.
-    """
-    centre = reference.mean(0)
-    axes = torch.linalg.svd(reference - centre, full_matrices=False).Vh
-    basis = axes[: min(32, len(found) // 4)].T
-    a, b = (found - centre) @ basis, (reference - centre) @ basis
-    rng = torch.Generator().manual_seed(0)
-    spread = []
-    for _ in range(draws):
-        rows = torch.randint(len(a), (len(a),), generator=rng)
-        spread.append(unbiased(a[rows], b[rows], rng, 8))
-    away = torch.tensor(spread, dtype=torch.float64)
-    low, high = (away - away.mean()).quantile(away.new_tensor([0.05, 0.95])).tolist()
-    value = unbiased(a, b, rng, 16)
-    return f"{frechet(a, b):.1f}", f"{value:.1f} ({value - high:.1f} to {value - low:.1f})"
-
-
-def per_cent(right: Tensor) -> str:
-    p = float(right.float().mean())
-    return f"{100 * p:.1f} ± {100 * (p * (1 - p) / len(right)) ** 0.5:.1f}"
 
 
 def gallery(path: Path, rows: dict[str, Tensor], captions: Sequence[str]) -> None:
@@ -233,10 +168,11 @@ def compare(
     other, _, _ = kept("ddim-again", count, lambda c: ddim(captions, c, 10_000), rows)
     table, pictures = [], {"DDIM": reference[:8]}
 
-    def row(name: str, image: Tensor, sixteen: Tensor, cost: tuple[float, float]) -> None:
+    def row(
+        name: str, image: Tensor, seen: Tensor, sixteen: Tensor, cost: tuple[float, float]
+    ) -> None:
         marks = mark(judge.judge(image), scenes)
-        seen = features(judge, image)
-        near, limit = distance(features(judge, other) if name == "DDIM" else seen, there)
+        near, limit = distance(seen, there)
         table.append({
             "loss": name, "joint": per_cent(marks.joint), "shape": per_cent(marks.shape),
             "colour": per_cent(marks.colour), "background": per_cent(marks.background),
@@ -247,20 +183,20 @@ def compare(
         })  # fmt: skip
         print(table[-1], flush=True)
 
-    row("DDIM", reference, varied, (seconds, asked))
+    row("DDIM", reference, features(judge, other), varied, (seconds, asked))
     for name in names:
 
         def several(chunk: list[int], name: str = name) -> Tensor:
-            prompts = [captions[i] for i in chunk]
-            return optimised(prior, name, prompts, chunk, args.steps, args.canvas)
+            prompts = {"": [captions[i] for i in chunk]}
+            return optimised(prior, name, chunk, prompts, args.steps, args.canvas)
 
         def same(chunk: list[int], name: str = name) -> Tensor:
-            return optimised(prior, name, one, chunk, args.steps, args.canvas)
+            return optimised(prior, name, chunk, {"": one}, args.steps, args.canvas)
 
         key = f"{name}-{args.canvas}-{args.steps}"
         image, seconds, asked = kept(key, count, several, rows)
         sixteen, _, _ = kept(f"{key}-one", 16, same, rows)
-        row(f"`{name}`", image, sixteen, (seconds, asked))
+        row(f"`{name}`", image, features(judge, image), sixteen, (seconds, asked))
         pictures[name] = image[:8]
     return table, pictures
 
@@ -346,16 +282,8 @@ def illusions(args: argparse.Namespace, prior: Prior, judge: Judge, rows: Rows) 
                 told: list[str] = told,
                 seen: list[str] = seen,
             ) -> Tensor:
-                canvas = Pixels(prior, n=len(chunk), seed=chunk)
-                views = [
-                    View(as_it_is, LOSSES[name](prior, [told[i] for i in chunk])),
-                    View(LOOKS[look], LOSSES[name](prior, [seen[i] for i in chunk])),
-                ]
-                how = way_down(name, "pixels", canvas)
-                for _ in optimize(canvas, views, steps=args.steps, **how):
-                    pass
-                with torch.no_grad():
-                    return canvas.image()
+                views = {"": [told[i] for i in chunk], look: [seen[i] for i in chunk]}
+                return optimised(prior, name, chunk, views, args.steps)
 
             key = f"{look}-{name}-{args.steps}"
             image, *cost = kept(key, len(here), both, rows)
@@ -387,9 +315,9 @@ def main() -> None:
     )
     parser.add_argument("--model", default="shapes")
     parser.add_argument("--count", type=int, default=256, help="of captions, and of edits")
-    parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
     parser.add_argument("--edits", nargs="+", choices=list(EDITS), default=list(EDITS))
-    parser.add_argument("--illusions", nargs="+", choices=list(LOSSES), default=["sds"])
+    parser.add_argument("--illusions", nargs="+", choices=LOSSES, default=["sds"])
     parser.add_argument("--fresh", action="store_true", help="forget what is kept of what is made")
     parser.add_argument("--only", choices=("losses", "edits", "illusions"))
     parser.add_argument("--steps", type=int, default=300)
@@ -410,7 +338,7 @@ def main() -> None:
             if names:
                 heading = f"{count} unseen captions, {args.steps} steps on {args.canvas}"
                 tables[heading], pictures = compare(args, prior, judge, rows, names, count)
-                shown |= pictures | shown  # the first row of DDIM stays
+                shown |= pictures
         captions = data.unseen_captions(256)[0][:8]
         gallery(PICTURES / "distillation.png", shown, captions)
     if "edits" in chosen:

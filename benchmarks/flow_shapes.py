@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from judge import WEIGHTS, Judge, load_judge, mark
-from report import machine, write_report
+from report import machine, per_cent, write_report
 from shapes_quality import PICTURES
 from torch import Tensor
 from tqdm import tqdm
@@ -270,8 +270,7 @@ def table(rows: Sequence[Row], name: str = "") -> dict[str, str]:
     """Shares with their standard errors, and decibels."""
     found = {}
     for key in ("joint", "shape", "colour", "background"):
-        p, n = sum(r[key + name] for r in rows) / len(rows), len(rows)
-        found[key] = f"{100 * p:.1f} ± {100 * (p * (1 - p) / n) ** 0.5:.1f}"
+        found[key] = per_cent(torch.tensor([r[key + name] for r in rows]))
     decibels = torch.tensor([r[f"dB{name}"] for r in rows])
     found["background, dB: mean"] = f"{float(decibels.mean()):.1f}"
     found["lowest"] = f"{float(decibels.min()):.1f}"

@@ -6,6 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REPORTS = Path(__file__).parents[1] / "docs" / "benchmarks"
 
@@ -33,6 +37,12 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(
         [*lines, *("| " + " | ".join(str(row[k]) for k in head) + " |" for row in rows)]
     )
+
+
+def per_cent(right: "Tensor") -> str:
+    """The share of what is right, bool [n], with its binomial standard error."""
+    p = float(right.float().mean())
+    return f"{100 * p:.1f} ± {100 * (p * (1 - p) / len(right)) ** 0.5:.1f}"
 
 
 def write_report(

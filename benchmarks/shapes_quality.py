@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from judge import Judge, Marks, accuracy, load_judge, mark
-from report import machine, write_report
+from report import machine, per_cent, write_report
 from torch import Tensor
 
 from sdstoolkit import ClassifierFree, Prior, load
@@ -38,11 +38,7 @@ def draw(prior: Prior, captions: Sequence[str], scale: float, steps: int = 50) -
 
 def shares(marks: Marks) -> dict[str, str]:
     """Each share with its binomial standard error, in per cent."""
-    out = {}
-    for name, right in marks._asdict().items():
-        p = float(right.float().mean())
-        out[name] = f"{100 * p:.1f} ± {100 * (p * (1 - p) / len(right)) ** 0.5:.1f}"
-    return out
+    return {name: per_cent(right) for name, right in marks._asdict().items()}
 
 
 def reconstruction(prior: Prior, n: int = 512) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Options(Choices):
     steps: Annotated[int, Range(low=1)] = 300
     """Steps of optimisation: 1 or more."""
     optimizer: OPTIMIZERS | None = None
-    """How to go down; by default adam, and sgd for losses that follow the flow on latents."""
+    """How to go down, adam or plain gradient descent; by default what suits loss and canvas."""
     lr: Annotated[float | None, Range(above=0), tyro.conf.arg(metavar="FLOAT")] = None
     """Learning rate, by default what suits the loss and the canvas: above 0."""
     decay: Annotated[float | None, Range(low=0, high=1)] = None

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-__all__ = ["dtype_of"]
+__all__ = ["dtype_of", "first_floating"]
 
 Seen = tuple[list[tuple[dict[str, Any], str]], list[torch.dtype], torch.dtype | None]
 
@@ -36,17 +36,25 @@ def dtype_of(network: nn.Module) -> torch.dtype | None:
             return dtype
     places = list(_watched(network))
     dtypes = [held[name].dtype for held, name in places]
-    told: Any = getattr(network, "dtype", None)
-    if told is None:
-        told = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+    told: Any = network.dtype if hasattr(network, "dtype") else first_floating(network)
     _SEEN[network] = places, dtypes, told
     return told
 
 
-def _watched(network: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
-    """Of each part of a network the first parameter and the largest: no change misses both.
+def first_floating(module: nn.Module) -> torch.dtype | None:
+    """The dtype of the first floating-point parameter, None without any.
 
-    Norms and embeddings, which some casts leave out, are small.
+    Args:
+        module: any module.
+    """
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+
+def _watched(network: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
+    """Of each part of a network the first parameter and the largest.
+
+    The first is what diffusers looks at; a cast that leaves out norms and embeddings, and a hook
+    that stores in another dtype than it computes in, change the largest.
     """
     for part in (network, *network.children()):
         modules = [part] if part is network else part.modules()

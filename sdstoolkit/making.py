@@ -29,8 +29,10 @@ def chosen(options: Any) -> dict[str, Any]:
 
     used = options.loss, options.canvas
     options.check(*used)
-    if options.view and options.canvas == "latents":
-        raise ValueError("--view needs an image in the loop, which latents have not; use pixels")
+    if options.view and _canvas(options).direct:
+        raise ValueError(
+            f"--view needs an image in the loop, which {options.canvas} have not; use pixels"
+        )
     found = {k: v for k, v in options.deciding(*used).items() if k not in runs.EXECUTION}
     found |= runs.of_groups(options, found)
     found["source"] = runs.named(options.source)
@@ -120,8 +122,8 @@ def make_descent(options: Any, canvas: "Canvas") -> dict[str, Any]:
         theta <- theta - rate Adam(G),   or theta <- theta - rate G
 
     Args:
-        options: the loss and the canvas by name; optimizer, lr and decay, None for what suits.
-        canvas: which knows a learning rate for Adam.
+        options: the loss by name; optimizer, lr and decay, None for what suits.
+        canvas: which knows a learning rate for Adam, and whether its parameters are x_0.
 
     Returns:
         `lr` and `optimizer` for `optimize`.
@@ -134,7 +136,7 @@ def make_descent(options: Any, canvas: "Canvas") -> dict[str, Any]:
     from sdstoolkit.optimization import CosineDecay
 
     card = plugin("sdstoolkit.distill", options.loss, Distiller).card
-    suits = (card.optimizer, card.lr) if options.canvas == "latents" else ("adam", 0.0)
+    suits = (card.optimizer, card.lr) if canvas.direct else ("adam", 0.0)
     optimizer = options.optimizer or suits[0]
     lr = options.lr or (suits[1] if optimizer == suits[0] else 0.0) or canvas.lr
     final = float(optimizer == "sgd") if options.decay is None else options.decay
@@ -144,13 +146,16 @@ def make_descent(options: Any, canvas: "Canvas") -> dict[str, Any]:
 
 def make_canvas(options: Any, prior: "Prior", seeds: tuple[int, ...], source: Any) -> "Canvas":
     """The canvas that was chosen, from the source if there is one."""
-    from sdstoolkit import Canvas
-
     given = {k: v for k, v in asdict(options.own(options.canvas)).items() if v != ""}
     if source is not None:
         if options.canvas not in ("pixels", "latents"):
             raise ValueError(f"the canvas {options.canvas} takes no --source; pixels does")
         given["init"] = source
-    return plugin("sdstoolkit.canvas", options.canvas, Canvas)(
-        prior, n=len(seeds), seed=seeds, **given
-    )
+    return _canvas(options)(prior, n=len(seeds), seed=seeds, **given)
+
+
+def _canvas(options: Any) -> "type[Canvas]":
+    """The class of the canvas that was chosen."""
+    from sdstoolkit import Canvas
+
+    return plugin("sdstoolkit.canvas", options.canvas, Canvas)

@@ -326,7 +326,7 @@ class _Finite:
     def restore(self, index: int) -> None:
         alive = self.alive
         for p in self.parameters:
-            # a sum is finite where both are
+            # no infinity and no NaN goes away in a sum
             alive = alive & _finite(p if p.grad is None else p + p.grad)
         for good, p in zip(self.good, self.parameters, strict=True):
             torch.where(alive.view(-1, *[1] * (p.ndim - 1)), p, good, out=p)

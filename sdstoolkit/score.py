@@ -20,6 +20,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from sdstoolkit._dtype import first_floating
 from sdstoolkit.condition import Condition, cat
 from sdstoolkit.noise import NoiseLevel, Schedule
 from sdstoolkit.prediction import Parameterization, Prediction
@@ -171,8 +172,7 @@ class ScoreModel(nn.Module, ABC):
 
         A model that only wraps others returns None, so that they receive the state uncast.
         """
-        floating = (p.dtype for p in self.parameters() if p.is_floating_point())
-        return next(floating, None)
+        return first_floating(self)
 
 
 def combine(

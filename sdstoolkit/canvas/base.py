@@ -40,6 +40,7 @@ class Canvas(nn.Module, ABC):
         channels: of an image, 1 or 3.
         codec: the prior's; its networks are no part of the canvas.
         lr: learning rate that suits the parameters, for Adam.
+        direct: whether the parameters are x_0 itself, with no image in the loop.
 
     Args:
         prior: whose codec and size are used.
@@ -52,6 +53,7 @@ class Canvas(nn.Module, ABC):
     """
 
     lr: float = 0.05
+    direct: bool = False
     codec: Codec
 
     def __init__(

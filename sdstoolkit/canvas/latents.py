@@ -43,6 +43,7 @@ class Latents(Canvas):
     """
 
     lr = 0.05
+    direct = True
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ class CSD(Distiller):
         weight="ratio",
         lr=0.05,
         optimizer="sgd",
-        bad_at="objects in almost the ground's colour; long runs, which over-saturate",
+        bad_at="small objects, which it may never begin; long runs, which over-saturate",
     )
 
     def __init__(

@@ -11,7 +11,6 @@ guidance the other way as in the paper.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -159,6 +158,14 @@ class SDI(Distiller):
         def away(x: State, at: NoiseLevel) -> Prediction:
             return self.guided(x, at, scale=self.inversion_scale)
 
-        how: dict[str, Any] = {"stride": self.stride, "eta": self.eta, "rng": self.rng}
-        x_t = invert(away, self.model, x_0, level, eps=eps if self.eta else None, **how)
+        x_t = invert(
+            away,
+            self.model,
+            x_0,
+            level,
+            stride=self.stride,
+            eta=self.eta,
+            rng=self.rng,
+            eps=eps if self.eta else None,
+        )
         return (x_t - level.alpha * x_0) / level.sigma
