@@ -89,7 +89,8 @@ class Condition(Mapping[str, Tensor]):
             k: v.to(device=device, dtype=dtype if v.is_floating_point() else None)
             for k, v in self.items()
         }
-        return Condition(moved)
+        stay = all(moved[k] is v for k, v in self.items())
+        return self if stay else Condition(moved)
 
     @staticmethod
     def cat(*conditions: "Condition") -> "Condition":

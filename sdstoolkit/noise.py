@@ -87,9 +87,9 @@ class Schedule(ABC):
         t, n = torch.as_tensor(t, dtype=torch.float64), len(like)
         if t.ndim and t.shape != (n,):
             raise ValueError(f"t {list(t.shape)} does not fit {n} rows; give one time or {n}.")
-        inside = (t >= 0) & (t <= 1)  # a NaN is not
-        if not inside.all():
-            raise ValueError(f"t = {t[~inside][0]:.6g} is not in [0, 1], the range of times.")
+        inside = t.clamp(0, 1)
+        if not inside.equal(t):  # nor is a NaN equal
+            raise ValueError(f"t = {t[t != inside][0]:.6g} is not in [0, 1], the range of times.")
         alpha, sigma = self(t)
         if check is not None:
             check(NoiseLevel(t, alpha, sigma))
@@ -364,9 +364,9 @@ class Discrete(_VariancePreserving):
     def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         k = self.timestep(t)
-        cell = k.detach().floor().clamp(0, self.steps - 2).long()
+        cell = k.detach().long().clamp(0, self.steps - 2)
         log_abar = self._log_abar.to(t.device)
-        log = torch.lerp(log_abar[cell], log_abar[cell + 1], k - cell)
+        log = torch.lerp(log_abar.take(cell), log_abar.take(cell + 1), k - cell)
         alpha, sigma = torch.exp(log / 2), torch.sqrt(-torch.expm1(log))
         if self._zero_terminal:
             last, angle = cell == self.steps - 2, (cell + 1 - k) * self._angle

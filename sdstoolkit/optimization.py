@@ -16,6 +16,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor, nn
 
+from sdstoolkit._adam import Adam
 from sdstoolkit._typing import Rows
 from sdstoolkit.canvas.base import Augment, Canvas
 from sdstoolkit.distill.base import Distiller
@@ -156,9 +157,7 @@ def optimize(
     if optimizer is None:
         lr = canvas.lr if lr is None else lr
         betas = getattr(views[0].loss, "betas", Distiller.betas)
-        made: torch.optim.Optimizer = torch.optim.Adam(
-            parameters, lr=_rate(lr, 0.0), betas=betas, eps=1e-15, foreach=len(parameters) > 1
-        )
+        made: Adam | torch.optim.Optimizer = Adam(parameters, _rate(lr, 0.0), betas, eps=1e-15)
     else:
         made = optimizer(parameters)
     if lr is not None:
@@ -179,7 +178,7 @@ class Optimization(Iterator[Step]):
         self,
         canvas: Canvas,
         views: Sequence[View],
-        optimizer: torch.optim.Optimizer,
+        optimizer: Adam | torch.optim.Optimizer,
         lr: LearningRate | None,
         steps: int,
         seeds: Sequence[int],
@@ -220,7 +219,7 @@ class Optimization(Iterator[Step]):
         value.backward()
         rows.remember()
         self._optimizer.step()
-        rows.restore(index)
+        rows.restore()
         for view, x_0 in zip(views, shown, strict=True):
             if isinstance(view.loss, Distiller):
                 view.loss.fit(x_0.detach(), progress=progress, rng=self._rng)
@@ -236,7 +235,7 @@ class Optimization(Iterator[Step]):
             "index": torch.tensor(self._index),
             "rng": torch.stack([generator.get_state() for generator in self._rng]),
             "alive": self._rows.alive,
-            "since": self._rows.since,
+            "steps": self._rows.steps,
         }
         state |= {f"parameter.{k}": p.detach() for k, p in enumerate(self._parameters)}
         for k, entries in self._optimizer.state_dict()["state"].items():
@@ -276,7 +275,7 @@ class Optimization(Iterator[Step]):
         self._optimizer.load_state_dict(saved_state)
         self._index = int(state["index"])
         self._rows.alive = state["alive"].to(self._rows.alive)
-        self._rows.since = state["since"].to(self._rows.since)
+        self._rows.steps = state["steps"].to(self._rows.steps)
         self._frozen = self._rows.stopped(self._seeds)
         self._canvas.restore(_under("canvas.", state))
         for at, view in enumerate(self._views):
@@ -315,7 +314,7 @@ class _Finite:
         self.good = [torch.empty_like(p, requires_grad=False) for p in parameters]
         n, device = len(parameters[0]), parameters[0].device
         self.alive = torch.ones(n, dtype=torch.bool, device=device)
-        self.since = torch.full((n,), -1, device=device)
+        self.steps = torch.zeros(n, dtype=torch.long, device=device)  # made while alive
 
     @torch.no_grad()
     def remember(self) -> None:
@@ -323,18 +322,19 @@ class _Finite:
             good.copy_(p)
 
     @torch.no_grad()
-    def restore(self, index: int) -> None:
+    def restore(self) -> None:
         alive = self.alive
         for p in self.parameters:
             # no infinity and no NaN goes away in a sum
             alive = alive & _finite(p if p.grad is None else p + p.grad)
         for good, p in zip(self.good, self.parameters, strict=True):
             torch.where(alive.view(-1, *[1] * (p.ndim - 1)), p, good, out=p)
-        self.since = torch.where(alive == self.alive, self.since, index)
+        self.steps = self.steps + alive
         self.alive = alive
 
     def stopped(self, seeds: Sequence[int]) -> dict[int, int]:
-        return {s: k for s, k in zip(seeds, self.since.tolist(), strict=True) if k >= 0}
+        told = zip(seeds, self.steps.tolist(), self.alive.tolist(), strict=True)
+        return {seed: steps for seed, steps, alive in told if not alive}
 
 
 def _finite(x: Tensor) -> Tensor:

@@ -116,9 +116,9 @@ class Parameterization(ABC):
         return a, b, level.alpha * b - level.sigma * a
 
     def _refuse(self, level: NoiseLevel, det: Tensor) -> None:
-        good = (det / det == 1).flatten()  # neither zero nor infinite nor NaN
-        if not good.all():
-            k = int((~good).nonzero()[0])
+        one = det / det  # unless det is zero or infinite or NaN
+        if float(one.sum()) != one.numel():
+            k = int((one.flatten() != 1).nonzero()[0])
             t, alpha, sigma = (v.flatten()[k].item() for v in level)
             raise ValueError(
                 f"{type(self).__name__} does not determine x_0 and eps at t = {t:.6g} "

@@ -117,7 +117,7 @@ class ScoreModel(nn.Module, ABC):
             condition = (given[0] if k == 1 else cat(*given)).to(x_t.device, dtype)
         x = x_t.to(dtype)
         if k > 1:
-            x, *rows = (v.repeat(k, *(1,) * (v.ndim - 1)) for v in (x, *level))
+            x, *rows = (torch.cat([v] * k) for v in (x, *level))
             level = NoiseLevel(*rows)
         output = self.output(x, level, condition)
         if output.shape != x.shape:

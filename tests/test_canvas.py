@@ -134,7 +134,7 @@ def test_sizes_need_not_be_square_nor_powers_of_two():
         assert Pixels(latent_prior(), size=size).image().shape[-2:] == expected
         assert Latents(latent_prior(), size=size).image().shape[-2:] == expected
     odd = Pixels(pixel_prior(), size=(5, 27), levels=3)
-    assert [tuple(p.shape[2:]) for p in odd.theta] == [(2, 7), (3, 14), (5, 27)]
+    assert [tuple(grid.shape[2:]) for grid in odd.grids()] == [(2, 7), (3, 14), (5, 27)]
     assert odd.image().shape[-2:] == (5, 27)
 
 
@@ -144,8 +144,8 @@ def test_grey_images_have_one_channel():
 
 def test_interpolation_is_that_of_torch():
     canvas = Pixels(pixel_prior(), size=(16, 24), levels=3, decay=1.0, init_std=1.0)
-    u = canvas.theta[0]
-    for theta in canvas.theta[1:]:
+    u, *finer = canvas.grids()
+    for theta in finer:
         u = functional.interpolate(u, theta.shape[2:], mode="bilinear", align_corners=False)
         u = u + theta
     torch.testing.assert_close(canvas.image(), torch.sigmoid(u), rtol=1e-6, atol=1e-6)
@@ -153,7 +153,7 @@ def test_interpolation_is_that_of_torch():
 
 def test_default_levels_go_down_to_four_pixels():
     for size, coarsest in ((2, 2), (4, 4), (7, 4), (12, 6), (16, 4), (63, 4), (64, 4)):
-        assert min(Pixels(pixel_prior(size)).theta[0].shape[2:]) == coarsest
+        assert min(Pixels(pixel_prior(size)).grids()[0].shape[2:]) == coarsest
 
 
 def test_a_step_of_adam_moves_what_is_smooth_farther():
@@ -184,7 +184,7 @@ def test_the_metric_prefers_low_frequencies():
                 wave = (wave / wave.norm()).expand(16, 16) / 4
                 canvas.zero_grad()
                 (torch.logit(canvas.image())[0, 0] * wave).sum().backward()
-                moved.append(sum(p.grad.square().sum().item() for p in canvas.theta))
+                moved.append(canvas.theta.grad.square().sum().item())
             gains.append(sum(moved) / len(moved))
         if levels == 1:
             assert gains == pytest.approx([1] * 4, rel=1e-6)
@@ -254,7 +254,7 @@ def test_saving(tmp_path, n):
         assert (image - canvas.image()).abs().max() <= 0.5 / 255 + 1e-6
     else:
         assert image.shape == (1, 3, 2 * 18 + 2, 2 * 18 + 2)
-    assert canvas.theta[0].requires_grad
+    assert canvas.theta.requires_grad
 
 
 REFUSED = {

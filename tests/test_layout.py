@@ -20,8 +20,8 @@ FLOORS = (  # each imports from the lines above, and leftwards in its own
     ("toy", "adapters", "guidance"),
     ("tweedie", "statistics", "solvers", "samplers", "likelihood", "distill"),
     (
-        "images", "pictures", "plots", "inspection", "studies", "canvas", "views", "optimization",
-        "edit", "restoration",
+        "images", "pictures", "plots", "inspection", "studies", "canvas", "views", "_adam",
+        "optimization", "edit", "restoration",
     ),
     ("tracking", "checkpoints", "following", "processes", "parts", "jobs", "batch", "runs"),
     ("cli", "choices", "making", "pipelines", "demos"),

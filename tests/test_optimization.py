@@ -9,6 +9,7 @@ import torch
 from problems_distillation import Gaussian, alpha_sigma, gaussian_moments, guided_fixed_point
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdstoolkit._adam import Adam
 from sdstoolkit.canvas import Latents, Pixels
 from sdstoolkit.codec import Codec
 from sdstoolkit.condition import Condition
@@ -34,6 +35,28 @@ def at(index):
 
 def run(canvas, loss, **options):
     return list(optimize(canvas, loss, **options))[-1]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_adam_is_that_of_torch_to_the_bit(count):
+    rng = torch.Generator().manual_seed(0)
+    first = [torch.randn(2, 5 + k, generator=rng) for k in range(count)]
+    mine, theirs = ([torch.nn.Parameter(v.clone()) for v in first] for _ in range(2))
+    ours = Adam(mine, 0.1, (0.9, 0.99), eps=1e-15)
+    adam = torch.optim.Adam(theirs, lr=0.1, betas=(0.9, 0.99), eps=1e-15)
+    for step in range(8):
+        for k, (p, q) in enumerate(zip(mine, theirs, strict=True)):
+            p.grad = None if k == 1 and step % 2 else torch.randn(p.shape, generator=rng)
+            q.grad = p.grad
+        for optimizer in (ours, adam):
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
+            optimizer.step()
+        if step == 3:  # what goes on from a state goes on the same way
+            other = Adam(mine, 0.1, (0.9, 0.99), eps=1e-15)
+            other.load_state_dict(adam.state_dict())
+            ours = other
+    assert all(torch.equal(p, q) for p, q in zip(mine, theirs, strict=True))
+    assert not torch.equal(mine[0], first[0])
 
 
 # Where it ends

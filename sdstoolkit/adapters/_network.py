@@ -41,7 +41,8 @@ class Linear(Inputs):
 
     def __call__(self, x_t: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         """(x_t, offset + slope t)."""
-        return x_t, self.offset + self.slope * level.t
+        noise = self.slope * level.t
+        return x_t, noise + self.offset if self.offset else noise
 
 
 @dataclass(frozen=True)

@@ -89,27 +89,34 @@ class Pixels(Canvas):
             raise ValueError(f"decay is {decay}, expected a finite number above 0.")
         self.gains = [decay**level for level in range(levels)]
         sizes = [tuple(-(-side // 2**k) for side in self.size) for k in reversed(range(levels))]
+        self._shapes = [(self.channels, *size) for size in sizes]
         if init is None:
             rng, std = generators(self.seeds, "canvas"), init_std / math.hypot(*self.gains)
-            theta = [std * normal(rng, (self.channels, *size)) for size in sizes]
+            theta = [std * normal(rng, shape) for shape in self._shapes]
         else:
-            theta = [torch.zeros(n, self.channels, *size) for size in sizes]
+            theta = [torch.zeros(n, *shape) for shape in self._shapes]
             inside = self.start(init).to(theta[-1]).clamp(MARGIN, 1 - MARGIN)
             theta[-1] = torch.logit(inside) / self.gains[-1]
-        self.theta = nn.ParameterList(grid.to(prior.device) for grid in theta)
+        # one tensor: a step of an optimiser then takes no longer for many grids than for one
+        self.theta = nn.Parameter(torch.cat([v.flatten(1) for v in theta], 1).to(prior.device))
         for level, (small, large) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
             for axis, name in enumerate("hw"):
                 matrix = _interpolation(small[axis], large[axis]).to(prior.device)
                 self.register_buffer(f"_{name}{level}", matrix, persistent=False)
 
+    def grids(self) -> list[Image]:
+        """theta_1 to theta_L, coarsest first, [n, channels, h, w] each; views of `theta`."""
+        parts = self.theta.split([math.prod(shape) for shape in self._shapes], 1)
+        return [part.unflatten(1, s) for part, s in zip(parts, self._shapes, strict=True)]
+
     def image(self) -> Image:
         """The images, [n, channels, h, w], in [0, 1]."""
-        u = self.theta[0]
-        for level in range(1, len(self.gains)):
+        u, *finer = self.grids()
+        for level, added in enumerate(finer, start=1):
             # Products with matrices: the gradient of functional.interpolate is not deterministic
             # on a GPU, and the same seed must give the same image twice.
             up = self.get_buffer(f"_h{level}") @ u @ self.get_buffer(f"_w{level}").T
-            u = torch.add(up, self.theta[level], alpha=self.gains[level])
+            u = torch.add(up, added, alpha=self.gains[level])
         return torch.sigmoid(u)
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
+from sdstoolkit._adam import Adam
 from sdstoolkit._typing import State
 from sdstoolkit.condition import Condition
 from sdstoolkit.distill import Distiller
@@ -112,7 +113,7 @@ class ByLoss(Edit):
         """Down the loss; outside of a mask nothing moves."""
         loss = self.distiller(x_0, source, target)
         x = x_0.clone().requires_grad_()
-        adam = torch.optim.Adam([x], betas=(0.9, 0.99), eps=1e-15)  # by element: rows do not mix
+        adam = Adam([x], self.rate(0.0), (0.9, 0.99), eps=1e-15)  # by element: rows do not mix
         for index in range(self.count):
             adam.param_groups[0]["lr"] = self.rate(index / self.count)
             with torch.enable_grad():
