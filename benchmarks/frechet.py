@@ -43,5 +43,5 @@ def distance(found: Tensor, reference: Tensor, draws: int = 100) -> tuple[str, s
         spread.append(unbiased(a[rows], b[rows], rng, 8))
     away = torch.tensor(spread, dtype=torch.float64)
     low, high = (away - away.mean()).quantile(away.new_tensor([0.05, 0.95])).tolist()
-    value = unbiased(a, b, rng, 16)
+    value = unbiased(a, b, rng, 256)
     return f"{frechet(a, b):.1f}", f"{value:.1f} ({value - high:.1f} to {value - low:.1f})"

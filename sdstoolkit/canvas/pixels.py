@@ -100,9 +100,9 @@ class Pixels(Canvas):
         # one tensor: a step of an optimiser then takes no longer for many grids than for one
         self.theta = nn.Parameter(torch.cat([v.flatten(1) for v in theta], 1).to(prior.device))
         for level, (small, large) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
-            for axis, name in enumerate("hw"):
-                matrix = _interpolation(small[axis], large[axis]).to(prior.device)
-                self.register_buffer(f"_{name}{level}", matrix, persistent=False)
+            height, width = map(_interpolation, small, large)
+            self.register_buffer(f"_h{level}", height.to(prior.device), persistent=False)
+            self.register_buffer(f"_w{level}", width.T.to(prior.device), persistent=False)
 
     def grids(self) -> list[Image]:
         """theta_1 to theta_L, coarsest first, [n, channels, h, w] each; views of `theta`."""
@@ -111,13 +111,14 @@ class Pixels(Canvas):
 
     def image(self) -> Image:
         """The images, [n, channels, h, w], in [0, 1]."""
-        u, *finer = self.grids()
+        u, *finer = (grid.flatten(0, 1) for grid in self.grids())
         for level, added in enumerate(finer, start=1):
             # Products with matrices: the gradient of functional.interpolate is not deterministic
             # on a GPU, and the same seed must give the same image twice.
-            up = self.get_buffer(f"_h{level}") @ u @ self.get_buffer(f"_w{level}").T
-            u = torch.add(up, added, alpha=self.gains[level])
-        return torch.sigmoid(u)
+            wide = u @ self.get_buffer(f"_w{level}")
+            high = self.get_buffer(f"_h{level}").expand(len(u), -1, -1)
+            u = torch.baddbmm(added, high, wide, beta=self.gains[level])
+        return torch.sigmoid(u).unflatten(0, (self.n, self.channels))
 
 
 def _interpolation(small: int, large: int) -> Tensor:
