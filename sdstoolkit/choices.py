@@ -67,6 +67,10 @@ class Csd(Own):
 
     away: Annotated[float, Range()] = 0.5
     """Weight of the step away from the negative prompt: any finite number."""
+    hold: Annotated[int, Range(low=1)] = 20
+    """Steps for which the noise is kept at first: 1 or more."""
+    until: Annotated[float, Range(low=0, high=1)] = 0.4
+    """Progress from which on the noise is new in every step: 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -292,6 +292,34 @@ class SqrtAnneal(TimeLaw):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PowerAnneal(TimeLaw):
+    """One time for all rows, falling as a power of the progress; u has no influence.
+
+        t = t_max - (t_max - t_min) progress^power
+
+    Args:
+        t_min, t_max: the range.
+        power: above 0; 1 is `LinearAnneal`, 1 / 2 `SqrtAnneal`, and below 1 the fall is fast at
+            first.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    power: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"{self} needs a finite power above 0.")
+
+    def __call__(self, u: Times, progress: float) -> Times:
+        """The time of this progress, for every row."""
+        _check(progress)
+        return torch.full_like(u, self.t_max - (self.t_max - self.t_min) * progress**self.power)
+
+
+@dataclass(frozen=True, kw_only=True)
 class InverseCDF(TimeLaw):
     """Times of any density, or falling through it.
 

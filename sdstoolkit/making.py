@@ -136,10 +136,11 @@ def make_descent(options: Any, canvas: "Canvas") -> dict[str, Any]:
     from sdstoolkit.optimization import CosineDecay
 
     card = plugin("sdstoolkit.distill", options.loss, Distiller).card
-    suits = (card.optimizer, card.lr) if canvas.direct else ("adam", 0.0)
-    optimizer = options.optimizer or suits[0]
-    lr = options.lr or (suits[1] if optimizer == suits[0] else 0.0) or canvas.lr
-    final = float(optimizer == "sgd") if options.decay is None else options.decay
+    optimizer = options.optimizer or (card.optimizer if canvas.direct else "adam")
+    suits = canvas.direct and optimizer == card.optimizer
+    lr = options.lr or (card.lr if suits else 0.0) or canvas.lr
+    fallen = (options.decay, card.decay if suits else None, float(optimizer == "sgd"))
+    final = next(part for part in fallen if part is not None)
     made = partial(SGD, lr=lr) if optimizer == "sgd" else None
     return {"lr": CosineDecay(lr, final=final), "optimizer": made}
 

@@ -107,7 +107,11 @@ def test_particles_are_made_together_and_their_seeds_decide(capsys):
     ("words", "kind", "rates"),
     [
         (("sds", "latents"), torch.optim.Adam, (0.1, 0.0)),
-        (("vsd", "latents"), torch.optim.Adam, (0.05, 0.0)),
+        (("vsd", "latents"), torch.optim.SGD, (0.1, 0.1)),
+        (("csd", "latents"), torch.optim.SGD, (0.07, 0.021)),
+        (("csd", "latents", "--decay", "1"), torch.optim.SGD, (0.07, 0.07)),
+        (("csd", "latents", "--optimizer", "adam"), torch.optim.Adam, (0.05, 0.0)),
+        (("asd", "latents"), torch.optim.Adam, (0.05, 0.0)),
         (("cfd", "latents"), torch.optim.SGD, (0.05, 0.05)),
         (("sdi", "latents"), torch.optim.SGD, (1.0, 1.0)),
         (("sdi", "pixels"), torch.optim.Adam, (0.05, 0.0)),

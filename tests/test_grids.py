@@ -10,6 +10,7 @@ from sdstoolkit.grids import (
     KarrasRho,
     LinearAnneal,
     NoiseFraction,
+    PowerAnneal,
     Shifted,
     SqrtAnneal,
     TimeLaw,
@@ -122,7 +123,9 @@ def test_two_stages() -> None:
     assert law(U, 0.0).min() == law(U, 1.0).min() == 0.02
 
 
-@pytest.mark.parametrize(("law", "shape"), [(LinearAnneal(), 1.0), (SqrtAnneal(), 0.5)])
+@pytest.mark.parametrize(
+    ("law", "shape"), [(LinearAnneal(), 1.0), (SqrtAnneal(), 0.5), (PowerAnneal(power=0.7), 0.7)]
+)
 def test_annealing(law: TimeLaw, shape: float) -> None:
     for progress in (0.0, 0.25, 1.0):
         t = law(U, progress)
@@ -136,6 +139,7 @@ def test_annealing(law: TimeLaw, shape: float) -> None:
         lambda: UniformLaw(t_min=0.9, t_max=0.1),
         lambda: LinearAnneal(t_min=-0.1),
         lambda: SqrtAnneal(t_max=1.1),
+        lambda: PowerAnneal(power=0.0),
         lambda: UniformLaw(t_max=float("nan")),
         lambda: TwoStage(t_late=0.99),
         lambda: TwoStage(t_late=0.01),

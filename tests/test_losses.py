@@ -204,6 +204,37 @@ def test_csd_leaves_a_negative_prompt_as_the_coefficients_say():
     close(residual(loss, points(), 0.4, noises()), c + (kappa - 1) * null - kappa * n)
 
 
+def test_csd_holds_its_noise_as_long_as_it_says():
+    steps, hold, until = 60, 6, 0.5
+    options = {"null": about(0.0), "hold": hold, "until": until}
+    loss, other = (CSD(Gaussian(), about(1.0), **options) for _ in range(2))
+    rng, drawn = generators(range(3), "noise"), []
+    for step in range(steps):
+        if step == 13:  # in the middle of a noise that is held
+            other.restore({name: v.clone() for name, v in loss.state().items()})
+            loss = other
+        loss.progress = step / steps
+        drawn.append(loss.noise(points(), rng))
+    began = [k for k in range(steps) if k == 0 or not torch.equal(drawn[k], drawn[k - 1])]
+    truth, step = [], 0
+    while step < steps:
+        truth.append(step)
+        step += max(1, round(hold * (1 - step / steps / until)))
+    assert began == truth and began[1] == hold and 13 not in began
+    # what is drawn anew is what the generators say next
+    rng = generators(range(3), "noise")
+    fresh = [normal(rng, points().shape[1:], dtype=torch.float64) for _ in began]
+    assert all(torch.equal(drawn[k], eps) for k, eps in zip(began, fresh, strict=True))
+
+
+@pytest.mark.parametrize("options", [{"hold": 1}, {"until": 0.0}])
+def test_csd_without_a_hold_has_new_noise_in_every_step(options):
+    loss = CSD(Gaussian(), about(1.0), null=about(0.0), **options)
+    rng = generators(range(3), "noise")
+    drawn = torch.stack([loss.noise(points(), rng) for _ in range(8)])
+    assert len(drawn.flatten(1).unique(dim=0)) == 8
+
+
 def test_nfsd_is_sds_in_the_mean_at_low_noise_and_csd_at_high_noise():
     model, options = Gaussian(), {"null": about(0.0), "scale": 7.5}
     nfsd = NFSD(model, about(1.0), negative=about(-3.0), **options)
@@ -991,6 +1022,8 @@ REFUSED = {
     "csd prompt": (lambda: CSD(Gaussian()), "give one"),
     "csd scale": (lambda: CSD(Gaussian(), about(1.0), null=about(0.0), scale=0.0), "not zero"),
     "csd null": (lambda: CSD(Gaussian(), about(1.0)), "no null prompt"),
+    "csd hold": (lambda: CSD(Gaussian(), about(1.0), null=about(0.0), hold=0), "hold is 0"),
+    "csd until": (lambda: CSD(Gaussian(), about(1.0), null=about(0.0), until=1.5), "until 1.5"),
     "nfsd prompt": (lambda: NFSD(Gaussian()), "give one"),
     "bridge prompt": (lambda: Bridge(Gaussian()), "give one"),
     "bridge words": (lambda: Bridge(Gaussian(), about(1.0)), "give a Condition"),

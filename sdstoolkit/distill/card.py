@@ -29,6 +29,7 @@ class Card:
         weight: of the times, to begin with, as `--weight` names it; empty is the loss's default.
         lr: learning rate on a canvas that is x_0 itself; 0 is the canvas's own.
         optimizer: there, adam or sgd.
+        decay: there, the part of the rate left at the end; None is 0 with adam and 1 with sgd.
         bad_at: what it is bad at, in one line.
     """
 
@@ -43,6 +44,7 @@ class Card:
     weight: str = ""
     lr: float = 0.0
     optimizer: str = "adam"
+    decay: float | None = None
     bad_at: str
 
 
@@ -69,7 +71,13 @@ def table() -> str:
         cells = (
             *(f"`{name}`", rows, str(card.passes), card.networks),
             *(f"{card.scale:g}", ", ".join(filter(None, (card.law, card.weight))) or "its own"),
-            f"{card.optimizer}, {card.lr:g}" if card.lr else card.optimizer,
+            _way_down(card),
         )
         lines.append(f"| {' | '.join(cells)} | {card.bad_at} | [{card.paper}]({card.link}) |")
     return "\n".join(lines)
+
+
+def _way_down(card: Card) -> str:
+    """Optimiser, learning rate and what is left of it at the end, as far as they are named."""
+    rate = f", {card.lr:g}" if card.lr else ""
+    return card.optimizer + rate + (f" to {card.lr * card.decay:g}" if card.decay else "")

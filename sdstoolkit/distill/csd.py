@@ -5,26 +5,33 @@
 is the gradient of an implicit classifier; SDS / scale tends to it as the scale grows. It has no
 noise of its own to fight. Alone it is unbounded: between two Gaussians of equal spread it is a
 constant drift.
+
+It has no noise to decide with, either. Where a small object goes, SDS settles by the denoised
+picture that it pulls to; here every step's noise speaks for another place, and the mean of them is
+a faint tint that is gone when the noise level has fallen. So a row keeps its noise for some steps
+at first, until what they began is seen in x_t whatever the noise, and later for fewer and fewer.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
+from sdstoolkit.distill._memory import Memory
 from sdstoolkit.distill.base import Distiller, Prompt, TimeDraw, condition_of, null_of
 from sdstoolkit.distill.card import Card
 from sdstoolkit.distill.limits import Limit
 from sdstoolkit.distill.weights import SigmaSquared, Weight
-from sdstoolkit.grids import UniformLaw
+from sdstoolkit.grids import PowerAnneal
 from sdstoolkit.noise import NoiseLevel
 from sdstoolkit.prior import Prior
 from sdstoolkit.score import ScoreModel, each
 
 __all__ = ["CSD"]
 
-_WEIGHT, _LAW = SigmaSquared(), UniformLaw()
+_WEIGHT, _LAW = SigmaSquared(), PowerAnneal(power=0.7, t_max=0.85)
 
 
 class CSD(Distiller):
@@ -44,9 +51,13 @@ class CSD(Distiller):
         scale: a factor on the first difference; Adam does not notice it without a negative prompt.
         away: the factor on the second, or a function of the progress; the paper lets it rise from
             0 to 1 and at once withdraws the null prompt.
+        hold: for how many steps a row keeps its noise at the beginning, at least 1; the paper's
+            is new in every step, 1.
+        until: the progress by which that number has fallen to 1 along a line, in [0, 1].
 
     Raises:
-        ValueError: there is no prompt, `scale` is zero or not finite, or as `Distiller`.
+        ValueError: there is no prompt, `scale` is zero or not finite, `hold` or `until` is out of
+            its range, or as `Distiller`.
     """
 
     card = Card(
@@ -54,11 +65,11 @@ class CSD(Distiller):
         paper="Yu et al., 2023",
         link="https://arxiv.org/abs/2310.19415",
         scale=1.0,
-        law="sqrt",
         weight="ratio",
-        lr=0.05,
+        lr=0.07,
         optimizer="sgd",
-        bad_at="small objects, which it may never begin; long runs, which over-saturate",
+        decay=0.3,
+        bad_at="plain shapes, which it overdoes; long runs, which over-saturate",
     )
 
     def __init__(
@@ -73,16 +84,44 @@ class CSD(Distiller):
         t_law: TimeDraw = _LAW,
         limits: Sequence[Limit] = (),
         away: float | Callable[[float], float] = 0.5,
+        hold: int = 20,
+        until: float = 0.4,
     ) -> None:
         if prompt is None:
             raise ValueError("CSD follows what a prompt adds, but there is none; give one.")
         if scale == 0 or not math.isfinite(scale):
             raise ValueError(f"scale is {scale}, expected a finite factor that is not zero.")
+        if hold < 1 or not 0 <= until <= 1:
+            raise ValueError(
+                f"hold is {hold} and until {until}, expected at least 1 step, and a progress in "
+                "[0, 1]."
+            )
         super().__init__(model, prompt, weight=weight, t_law=t_law, limits=limits)
         self.scale = float(scale)
         self.null = null_of(model, null)
         self.leave = None if negative is None else condition_of(model, negative)
         self.away = away
+        self.hold, self.until = hold, until
+        self._noise, self._left = Memory(), 0
+
+    def noise(self, x_0: State, rng: Sequence[Generator]) -> State:
+        """That of the last step while it is held, and else a new one."""
+        kept = self._noise.recall(rng, x_0)
+        if kept is not None and self._left:
+            self._left -= 1
+            return kept
+        falling = 1 - self.progress / self.until if self.until else 0.0
+        self._left = max(1, round(self.hold * falling)) - 1
+        return self._noise.keep(rng, super().noise(x_0, rng))
+
+    def state(self) -> dict[str, Tensor]:
+        """The noise that is held, and for how many more steps."""
+        return self._noise.state("noise") | {"left": torch.tensor(self._left)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from it."""
+        self._noise.restore(state, "noise")
+        self._left = int(state["left"])
 
     def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
         """The difference of predictions; eps takes no part in it."""

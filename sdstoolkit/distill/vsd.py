@@ -67,6 +67,9 @@ class VSD(Distiller):
         link="https://arxiv.org/abs/2305.16213",
         scale=5.0,
         law="sqrt",
+        weight="ratio",
+        lr=0.1,
+        optimizer="sgd",
         bad_at="few steps and few particles: it is CSD until its network has caught up",
     )
     couples = True
