@@ -187,6 +187,10 @@ class Vsd(Own):
     """Learning rate of the adapters: above 0."""
     fits: Annotated[int, Range(low=0)] = 1
     """Steps of the adapters after each of the images: 0 or more."""
+    hold: Annotated[int, Range(low=1)] = 10_000
+    """Steps for which the noise is kept at first: 1 or more."""
+    until: Annotated[float, Range(low=0, high=1)] = 1.0
+    """Progress from which on the noise is new in every step: 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -357,6 +357,15 @@ def test_vsd_of_one_particle_with_its_exact_network_is_sds():
     options = {"negative": about(-1.0), "scale": 7.5, "t_law": UniformLaw()}
     vsd = VSD(Gaussian(), about(0.3), fake=Knows(), **options)
     close(gradient(vsd, x_0), gradient(SDS(Gaussian(), about(0.3), **options), x_0))
+    # and with a noise that it keeps, consistent flow distillation
+    options |= {"t_law": LinearAnneal(), "weight": NoiseRatio()}
+    cfd = CFD(Gaussian(), about(0.3), **options)
+    kept = VSD(Gaussian(), about(0.3), fake=Knows(), **options)
+    new = VSD(Gaussian(), about(0.3), fake=Knows(), hold=1, **options)
+    for progress in (0.0, 0.3, 0.6, 0.9):
+        g, truth, fresh = (gradient(loss, x_0, progress=progress) for loss in (kept, cfd, new))
+        close(g, truth)
+        assert progress == 0 or not torch.allclose(fresh, truth, rtol=1e-3)
 
 
 @pytest.mark.parametrize("index", [100, 400, 800])

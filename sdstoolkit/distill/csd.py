@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
-from sdstoolkit.distill._memory import Memory
+from sdstoolkit.distill._memory import Held
 from sdstoolkit.distill.base import Distiller, Prompt, TimeDraw, condition_of, null_of
 from sdstoolkit.distill.card import Card
 from sdstoolkit.distill.limits import Limit
@@ -91,37 +91,24 @@ class CSD(Distiller):
             raise ValueError("CSD follows what a prompt adds, but there is none; give one.")
         if scale == 0 or not math.isfinite(scale):
             raise ValueError(f"scale is {scale}, expected a finite factor that is not zero.")
-        if hold < 1 or not 0 <= until <= 1:
-            raise ValueError(
-                f"hold is {hold} and until {until}, expected at least 1 step, and a progress in "
-                "[0, 1]."
-            )
         super().__init__(model, prompt, weight=weight, t_law=t_law, limits=limits)
         self.scale = float(scale)
         self.null = null_of(model, null)
         self.leave = None if negative is None else condition_of(model, negative)
         self.away = away
-        self.hold, self.until = hold, until
-        self._noise, self._left = Memory(), 0
+        self.held = Held(hold, until)
 
     def noise(self, x_0: State, rng: Sequence[Generator]) -> State:
         """That of the last step while it is held, and else a new one."""
-        kept = self._noise.recall(rng, x_0)
-        if kept is not None and self._left:
-            self._left -= 1
-            return kept
-        falling = 1 - self.progress / self.until if self.until else 0.0
-        self._left = max(1, round(self.hold * falling)) - 1
-        return self._noise.keep(rng, super().noise(x_0, rng))
+        return self.held(rng, x_0, self.progress, super().noise)
 
     def state(self) -> dict[str, Tensor]:
-        """The noise that is held, and for how many more steps."""
-        return self._noise.state("noise") | {"left": torch.tensor(self._left)}
+        """The noise that is held."""
+        return self.held.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from it."""
-        self._noise.restore(state, "noise")
-        self._left = int(state["left"])
+        self.held.restore(state)
 
     def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
         """The difference of predictions; eps takes no part in it."""

@@ -6,6 +6,10 @@
 over the particles. With exact networks the mean of G is the gradient of w r KL(q_t || p_t) for
 the particles' law q, so that it vanishes, for every noise drawn, where q = p: the whole law is the
 fixed point, not its mode. One particle and an exact phi, which then knows eps, is SDS.
+
+As it vanishes for every noise, a row may keep its own: the fixed point is the same, and on the way
+there a particle follows one path of the flow instead of the mean of all. With new noise in every
+step the particles of a prompt meet in the middle of the picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +19,7 @@ from torch import Generator, Tensor
 
 from sdstoolkit._typing import State
 from sdstoolkit.distill._adapter import low_rank
+from sdstoolkit.distill._memory import Held
 from sdstoolkit.distill.base import Distiller, Prompt, TimeDraw
 from sdstoolkit.distill.card import Card
 from sdstoolkit.distill.limits import Limit
@@ -51,11 +56,14 @@ class VSD(Distiller):
         rank: of the adapters, at least 1.
         lr: of Adam for phi, above 0; the paper's 1e-4 is for runs of 25 000 steps.
         fits: steps of phi after a step of the images, at least 0.
+        hold: for how many steps a row keeps its noise at the beginning, at least 1; the paper's
+            is new in every step, 1.
+        until: the progress by which that number has fallen to 1 along a line, in [0, 1].
         seed: of the adapters and of what `fit` draws.
 
     Raises:
-        ValueError: `rank` is below 1, the model has no linear layer, `lr` or `fits` is out of
-            range, or as `Distiller`.
+        ValueError: `rank` is below 1, the model has no linear layer, `lr`, `fits`, `hold` or
+            `until` is out of range, or as `Distiller`.
     """
 
     card = Card(
@@ -66,11 +74,11 @@ class VSD(Distiller):
         paper="Wang et al., 2023",
         link="https://arxiv.org/abs/2305.16213",
         scale=5.0,
-        law="sqrt",
+        law="linear",
         weight="ratio",
-        lr=0.1,
+        lr=0.05,
         optimizer="sgd",
-        bad_at="few steps and few particles: it is CSD until its network has caught up",
+        bad_at="few steps: it is CSD until its network has caught up; twice the cost of SDS",
     )
     couples = True
 
@@ -88,6 +96,8 @@ class VSD(Distiller):
         rank: int = 8,
         lr: float = 3e-3,
         fits: int = 1,
+        hold: int = 10_000,
+        until: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -102,21 +112,27 @@ class VSD(Distiller):
         if not 0 < lr < float("inf") or fits < 0:
             raise ValueError(f"lr is {lr} and fits {fits}, expected lr above 0, fits from 0 on.")
         self.fake = low_rank(self.model, rank=rank, seed=seed) if fake is None else fake
-        self.fits, self.seed = fits, seed
+        self.fits, self.seed, self.held = fits, seed, Held(hold, until)
         trained = [p for p in self.fake.parameters() if p.requires_grad]
         self._adam = torch.optim.Adam(trained, lr=lr) if trained else None
         self._draws: list[Generator] = []
+
+    def noise(self, x_0: State, rng: Sequence[Generator]) -> State:
+        """That of the last step while it is held, and else a new one."""
+        return self.held(rng, x_0, self.progress, super().noise)
 
     def residual(self, x_0: State, x_t: State, level: NoiseLevel, eps: State) -> State:
         """The guided prediction minus that of the particles' network; eps takes no part in it."""
         return self.guided(x_t, level).eps - self.fake(x_t, level, self.condition).eps
 
     def state(self) -> dict[str, Tensor]:
-        """The particles' network as it is trained, its optimiser, and what `fit` draws from."""
+        """The noise that is held; the particles' network as it is trained, its optimiser, and what
+        `fit` draws from."""
+        state = self.held.state()
         if self._adam is None:
-            return {}
+            return state
         trained = self._adam.param_groups[0]["params"]
-        state = {f"parameter.{k}": p.detach() for k, p in enumerate(trained)}
+        state |= {f"parameter.{k}": p.detach() for k, p in enumerate(trained)}
         for k, entries in self._adam.state_dict()["state"].items():
             state |= {f"adam.{k}.{name}": value for name, value in entries.items()}
         if self._draws:
@@ -126,6 +142,7 @@ class VSD(Distiller):
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from it."""
+        self.held.restore(state)
         if self._adam is None:
             return
         for k, p in enumerate(self._adam.param_groups[0]["params"]):
