@@ -107,7 +107,7 @@ def test_particles_are_made_together_and_their_seeds_decide(capsys):
     ("words", "kind", "rates"),
     [
         (("sds", "latents"), torch.optim.Adam, (0.1, 0.0)),
-        (("vsd", "latents"), torch.optim.SGD, (0.1, 0.1)),
+        (("vsd", "latents"), torch.optim.SGD, (0.05, 0.05)),
         (("csd", "latents"), torch.optim.SGD, (0.07, 0.021)),
         (("csd", "latents", "--decay", "1"), torch.optim.SGD, (0.07, 0.07)),
         (("csd", "latents", "--optimizer", "adam"), torch.optim.Adam, (0.05, 0.0)),
