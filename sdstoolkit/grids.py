@@ -12,7 +12,7 @@ and not the grid's. A time law maps u ~ U[0, 1) to t by an inverse distribution 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -264,34 +264,6 @@ class TwoStage(TimeLaw):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearAnneal(TimeLaw):
-    """One time for all rows, falling linearly; u has no influence.
-
-    t = t_max - (t_max - t_min) progress
-    """
-
-    def __call__(self, u: Times, progress: float) -> Times:
-        """The time of this progress, for every row."""
-        _check(progress)
-        return torch.full_like(u, self.t_max - (self.t_max - self.t_min) * progress)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SqrtAnneal(TimeLaw):
-    """One time for all rows, falling fast at first; u has no influence. HiFA has t_min = 0.3.
-
-        t = t_max - (t_max - t_min) sqrt(progress)
-
-    Zhu and Zhuang, 2023, https://arxiv.org/abs/2305.18766.
-    """
-
-    def __call__(self, u: Times, progress: float) -> Times:
-        """The time of this progress, for every row."""
-        _check(progress)
-        return torch.full_like(u, self.t_max - (self.t_max - self.t_min) * progress**0.5)
-
-
-@dataclass(frozen=True, kw_only=True)
 class PowerAnneal(TimeLaw):
     """One time for all rows, falling as a power of the progress; u has no influence.
 
@@ -317,6 +289,28 @@ class PowerAnneal(TimeLaw):
         """The time of this progress, for every row."""
         _check(progress)
         return torch.full_like(u, self.t_max - (self.t_max - self.t_min) * progress**self.power)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearAnneal(PowerAnneal):
+    """One time for all rows, falling linearly; u has no influence.
+
+    t = t_max - (t_max - t_min) progress
+    """
+
+    power: float = field(default=1.0, init=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqrtAnneal(PowerAnneal):
+    """One time for all rows, falling fast at first; u has no influence. HiFA has t_min = 0.3.
+
+        t = t_max - (t_max - t_min) sqrt(progress)
+
+    Zhu and Zhuang, 2023, https://arxiv.org/abs/2305.18766.
+    """
+
+    power: float = field(default=0.5, init=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ class VSD(Distiller):
         weight="ratio",
         lr=0.05,
         optimizer="sgd",
-        bad_at="few steps: it is CSD until its network has caught up; twice the cost of SDS",
+        bad_at="few steps: it is CSD until its network has caught up; four times as long as SDS",
     )
     couples = True
 
