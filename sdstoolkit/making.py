@@ -3,7 +3,8 @@
 An option that was left open is what the loss's card recommends.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from sdstoolkit.choices import EDITING, TOGETHER, Reward
@@ -41,21 +42,22 @@ def chosen(options: Any) -> dict[str, Any]:
     return found
 
 
-def law(name: str | None, t_min: float | None, t_max: float | None) -> Any:
-    """A law of t by its name, or None for the loss's own."""
+def law(name: str, own: Any, t_min: float | None, t_max: float | None) -> Any:
+    """A law of t by its name, or else the loss's own; with other ends, where they are given."""
     from sdstoolkit import grids
 
-    if name is None and t_min is None and t_max is None:
-        return None
+    ends = {"t_min": t_min, "t_max": t_max}
+    given = {k: v for k, v in ends.items() if v is not None}
+    if not name:
+        return replace(own, **given)
     made = {
         "uniform": grids.UniformLaw,
         "two-stage": grids.TwoStage,
         "linear": grids.LinearAnneal,
         "sqrt": grids.SqrtAnneal,
         "dreamtime": grids.DreamTime,
-    }[name or "uniform"]
-    ends = {"t_min": t_min, "t_max": t_max}
-    return made(**{k: v for k, v in ends.items() if v is not None})
+    }[name]
+    return made(**given)
 
 
 def weight(name: str | None) -> Any:
@@ -98,11 +100,12 @@ def _loss(options: Any, prior: "Prior", prompt: str, source: Any) -> "Distiller"
 
     kind, own = plugin("sdstoolkit.distill", options.loss, Distiller), options.own(options.loss)
     given = own.arguments(prompt) if isinstance(own, Reward) else asdict(own)
+    its_law = signature(kind).parameters["t_law"].default
     limits: list[Any] = [Normalise()] if options.normalise else []
     limits += [Clip(options.clip, options.clip)] if options.clip else []
     given |= {
         "negative": options.negative_prompt or None,
-        "t_law": law(options.t_law or kind.card.law or None, options.t_min, options.t_max),
+        "t_law": law(options.t_law or kind.card.law, its_law, options.t_min, options.t_max),
         "weight": weight(options.weight or kind.card.weight or None),
         "limits": limits or None,
     }

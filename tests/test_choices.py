@@ -1,6 +1,8 @@
 """Every loss and canvas from the command line, and `sds restore`."""
 
 import json
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,11 @@ from tiny_models import folder
 
 from sdstoolkit import _plugins, cli
 from sdstoolkit.choices import EDITING, TOGETHER, Choices
-from sdstoolkit.distill import Distiller
+from sdstoolkit.cli import plugin
+from sdstoolkit.distill import Distiller, cards
+from sdstoolkit.grids import SqrtAnneal
 from sdstoolkit.images import read_image, write_image
+from sdstoolkit.making import law
 
 PROMPT = "a red heart"
 LOSSES = _plugins.names("sdstoolkit.distill")
@@ -143,14 +148,29 @@ def test_the_way_down_suits_the_loss_on_the_canvas(words, kind, rates):
 
 
 def test_a_card_says_what_an_option_left_open_is(capsys):
-    from sdstoolkit.distill import cards
-
     card = cards()["rfds"]
     assert (card.law, card.weight) == ("sqrt", "alpha-sigma2")
     assert optimise(capsys, "--loss", "rfds", "--out", "left")[0] == 0
     said = ("--t-law", card.law, "--weight", card.weight, "--scale", str(card.scale))
     assert optimise(capsys, "--loss", "rfds", "--out", "said", *said)[0] == 0
     assert torch.equal(read_image("left/000000.png"), read_image("said/000000.png"))
+
+
+def test_other_ends_of_the_times_leave_a_loss_its_law(capsys):
+    own = {name: signature(plugin("sdstoolkit.distill", name, Distiller)) for name in cards()}
+    for name, its in own.items():
+        its_law = its.parameters["t_law"].default
+        assert law("", its_law, None, None) == its_law, name
+        moved = law("", its_law, None, 0.99)
+        assert type(moved) is type(its_law) and replace(moved, t_max=its_law.t_max) == its_law
+    assert law("sqrt", its_law, 0.1, None) == SqrtAnneal(t_min=0.1)
+    # sdi falls along a line by itself; uniform times are another picture
+    given = ("--loss", "sdi", "--t-max", "0.6")
+    assert optimise(capsys, *given, "--out", "left")[0] == 0
+    assert optimise(capsys, *given, "--t-law", "linear", "--out", "said")[0] == 0
+    assert optimise(capsys, *given, "--t-law", "uniform", "--out", "drawn")[0] == 0
+    left, said, drawn = (read_image(f"{out}/000000.png") for out in ("left", "said", "drawn"))
+    assert torch.equal(left, said) and not torch.equal(left, drawn)
 
 
 REFUSED = {
