@@ -49,7 +49,8 @@ LOSSES = (
     "sds sjc csd nfsd bridge vsd asd ism sdi cfd rfds stein repulsive mean_shift".split()
 )
 OWN: dict[str, dict[str, Any]] = {  # besides what the command takes from their cards
-    "nfsd": {"negative_prompt": "low quality"},  # words that this model knows
+    "csd": {"negative_prompt": "noisy"},  # words that this model knows
+    "nfsd": {"negative_prompt": "low quality"},
     "repulsive": {"repulsive": Repulsive(gamma=1.0)},
 }
 STUDIED = ["sds", "csd", "bridge", "vsd", "sdi", "cfd", "rfds", "dds"]
@@ -196,7 +197,9 @@ def compare(
         key = f"{name}-{args.canvas}-{args.steps}"
         image, seconds, asked = kept(key, count, several, rows)
         sixteen, _, _ = kept(f"{key}-one", 16, same, rows)
-        row(f"`{name}`", image, features(judge, image), sixteen, (seconds, asked))
+        left = OWN.get(name, {}).get("negative_prompt")
+        called = f"`{name}`, not *{left}*" if left else f"`{name}`"
+        row(called, image, features(judge, image), sixteen, (seconds, asked))
         pictures[name] = image[:8]
     return table, pictures
 

@@ -65,8 +65,8 @@ class Cfd(Own):
 class Csd(Own):
     """Options of the loss csd."""
 
-    away: Annotated[float, Range()] = 0.5
-    """Weight of the step away from the negative prompt: any finite number."""
+    away: Annotated[float, Range()] = 1.0
+    """Weight, at the end, of the step away from the negative prompt: any finite number."""
     hold: Annotated[int, Range(low=1)] = 20
     """Steps for which the noise is kept at first: 1 or more."""
     until: Annotated[float, Range(low=0, high=1)] = 0.4
@@ -181,9 +181,9 @@ class Sjc(Own):
 class Vsd(Own):
     """Options of the loss vsd."""
 
-    rank: Annotated[int, Range(low=1)] = 8
+    rank: Annotated[int, Range(low=1)] = 16
     """Rank of the adapters: 1 or more."""
-    lr: Annotated[float, Range(above=0)] = 3e-3
+    lr: Annotated[float, Range(above=0)] = 5e-3
     """Learning rate of the adapters: above 0."""
     fits: Annotated[int, Range(low=0)] = 1
     """Steps of the adapters after each of the images: 0 or more."""

@@ -246,13 +246,13 @@ def test_every_option_of_the_command_is_a_field():
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"vsd_rank": 0}, "rank of vsd is 0, expected a whole number from 1 to 128"),
-        ({"vsd_rank": 129}, "rank of vsd is 129"),
+        ({"vsd_rank": 0}, "rank of vsd is 0, expected a whole number from 1 to 256"),
+        ({"vsd_rank": 257}, "rank of vsd is 257"),
         ({"vsd_rank": 2.5}, "rank of vsd is 2.5"),
         ({"vsd_rank": True}, "rank of vsd is True"),
         ({"vsd_lr": float("nan")}, "lr of vsd is nan"),
         ({"ism_stride": 1e-4}, "stride of ism is 0.0001, expected a number from 0.0125 to 1"),
-        ({"vsd_lr": 0}, "lr of vsd is 0, expected a number from 0.0001875"),
+        ({"vsd_lr": 0}, "lr of vsd is 0, expected a number from 0.0003125"),
         ({"strokes_filled": 1}, "filled of strokes is 1, expected yes or no"),
         ({"strokes_paths": None}, "paths of strokes is None"),
     ],
@@ -356,7 +356,7 @@ def test_a_loss_has_its_options(client, tmp_path):
     """They decide on the image, and stand in the manifest; those of another loss do neither."""
     asked = {"loss": "cfd", "steps": 3, "canvas": "palette", "palette_cell": 4}
     made = []
-    for gamma, rank in ((0.0, 8), (1.0, 8), (1.0, 4)):
+    for gamma, rank in ((0.0, 16), (1.0, 16), (1.0, 4)):
         said = client.predict(**ask(**asked, cfd_gamma=gamma, vsd_rank=rank))
         with zipfile.ZipFile(said[-2]) as file:
             record = json.loads(file.read("optimize/result/manifest.json"))["options"]
@@ -370,7 +370,7 @@ def test_a_loss_has_its_options(client, tmp_path):
         client.predict(**ask(loss="reward"))
     about = {p["parameter_name"]: p for p in client.view_api(return_format="dict")[
         "named_endpoints"]["/optimize"]["parameters"]}  # fmt: skip
-    assert about["vsd_rank"]["parameter_default"] == 8 and "reward_clip" not in about
+    assert about["vsd_rank"]["parameter_default"] == 16 and "reward_clip" not in about
 
 
 @needs_shapes
@@ -683,7 +683,7 @@ def test_the_page_narrow_and_dark(chromium, address):
     page.locator("#loss input").click()
     page.get_by_role("option", name="vsd", exact=True).click()
     page.locator("#own-vsd-rank input").wait_for()
-    assert page.locator("#own-vsd-rank input").input_value() == "8"
+    assert page.locator("#own-vsd-rank input").input_value() == "16"
     assert "Rank of the adapters" in page.locator("#own-vsd-rank").inner_text()
     assert not page.locator("#own-cfd-gamma").is_visible()
     page.screenshot(path=SHOTS / "optimise-390-dark.png", full_page=True)

@@ -202,6 +202,11 @@ def test_csd_leaves_a_negative_prompt_as_the_coefficients_say():
     x_t = level.perturb(points(), noises())
     c, null, n = (model(x_t, level, about(m)).eps for m in (1.0, 0.0, -2.0))
     close(residual(loss, points(), 0.4, noises()), c + (kappa - 1) * null - kappa * n)
+    # a number is what it rises to: 0 at the beginning, and at 1 the null prompt is withdrawn
+    loss.away = 1.0
+    for progress, truth in ((0.0, c - null), (0.25, c - 0.75 * null - 0.25 * n), (1.0, c - n)):
+        loss.progress = progress
+        close(residual(loss, points(), 0.4, noises()), truth)
 
 
 def test_csd_holds_its_noise_as_long_as_it_says():

@@ -6,6 +6,10 @@ is the gradient of an implicit classifier; SDS / scale tends to it as the scale 
 noise of its own to fight. Alone it is unbounded: between two Gaussians of equal spread it is a
 constant drift.
 
+What the prompt says nothing about, it leaves as it is: the blotches that many steps leave on a
+plain ground stay. A negative prompt that names such faults takes them away. It comes in as the
+noise level falls, for only then are they to be seen.
+
 It has no noise to decide with, either. Where a small object goes, SDS settles by the denoised
 picture that it pulls to; here every step's noise speaks for another place, and the mean of them is
 a faint tint that is gone when the noise level has fallen. So a row keeps its noise for some steps
@@ -37,7 +41,7 @@ _WEIGHT, _LAW = SigmaSquared(), PowerAnneal(power=0.7, t_max=0.85)
 class CSD(Distiller):
     """Classifier score distillation, maybe away from a negative prompt too.
 
-        G = w (scale (eps_hat(c) - eps_hat()) + away (eps_hat() - eps_hat(n)))
+        G = w (scale (eps_hat(c) - eps_hat()) + a (eps_hat() - eps_hat(n))),   a = away progress
 
     Network evaluations a row: 2, in one batched call; 3 with a negative prompt.
 
@@ -49,8 +53,8 @@ class CSD(Distiller):
         negative: what to leave, besides; None for nothing.
         null: the prompt that says nothing; None for the prior's, needed for a bare `ScoreModel`.
         scale: a factor on the first difference; Adam does not notice it without a negative prompt.
-        away: the factor on the second, or a function of the progress; the paper lets it rise from
-            0 to 1 and at once withdraws the null prompt.
+        away: the factor on the second, to which it rises from 0 along a line, or a function of the
+            progress; with 1, as in the paper, the null prompt has no part in the end.
         hold: for how many steps a row keeps its noise at the beginning, at least 1; the paper's
             is new in every step, 1.
         until: the progress by which that number has fallen to 1 along a line, in [0, 1].
@@ -69,7 +73,7 @@ class CSD(Distiller):
         lr=0.07,
         optimizer="sgd",
         decay=0.3,
-        bad_at="plain shapes, which it overdoes; long runs, which over-saturate",
+        bad_at="plain grounds, unless a negative prompt names its blotches; long runs saturate",
     )
 
     def __init__(
@@ -83,7 +87,7 @@ class CSD(Distiller):
         weight: Weight = _WEIGHT,
         t_law: TimeDraw = _LAW,
         limits: Sequence[Limit] = (),
-        away: float | Callable[[float], float] = 0.5,
+        away: float | Callable[[float], float] = 1.0,
         hold: int = 20,
         until: float = 0.4,
     ) -> None:
@@ -117,7 +121,8 @@ class CSD(Distiller):
             told, untold = each(self.model, x_t, level, conditions)
             return self.scale * (told.eps - untold.eps)
         told, untold, left = each(self.model, x_t, level, [*conditions, self.leave])
-        away = self.away(self.progress) if callable(self.away) else self.away
+        at = self.progress
+        away = self.away(at) if callable(self.away) else self.away * at
         return torch.add(
             self.scale * (told.eps - untold.eps), untold.eps - left.eps, alpha=float(away)
         )

@@ -54,7 +54,8 @@ class VSD(Distiller):
         fake: phi, instead of adapters: any `ScoreModel`; its parameters that want a gradient are
             fitted.
         rank: of the adapters, at least 1.
-        lr: of Adam for phi, above 0; the paper's 1e-4 is for runs of 25 000 steps.
+        lr: of Adam for phi, above 0; the paper's 1e-4 is for runs of 25 000 steps. A step of phi
+            grows with the rank too: with twice of both it runs away on the bundled model.
         fits: steps of phi after a step of the images, at least 0.
         hold: for how many steps a row keeps its noise at the beginning, at least 1; the paper's
             is new in every step, 1.
@@ -73,7 +74,7 @@ class VSD(Distiller):
         networks="low-rank adapters, fitted on the way",
         paper="Wang et al., 2023",
         link="https://arxiv.org/abs/2305.16213",
-        scale=5.0,
+        scale=4.0,
         law="linear",
         weight="ratio",
         lr=0.05,
@@ -93,8 +94,8 @@ class VSD(Distiller):
         t_law: TimeDraw = _LAW,
         limits: Sequence[Limit] = (),
         fake: ScoreModel | None = None,
-        rank: int = 8,
-        lr: float = 3e-3,
+        rank: int = 16,
+        lr: float = 5e-3,
         fits: int = 1,
         hold: int = 10_000,
         until: float = 1.0,
