@@ -338,8 +338,8 @@ class _Finite:
 
 
 def _finite(x: Tensor) -> Tensor:
-    """Which rows are finite: where the largest magnitude is, as inf and NaN win any maximum."""
-    return torch.linalg.vector_norm(x.reshape(len(x), -1), math.inf, dim=1) < math.inf
+    """Which rows are finite: 0 times what is not is NaN, and no sum of zeros is."""
+    return (x * 0).reshape(len(x), -1).sum(1) == 0
 
 
 def _rate(lr: LearningRate, progress: float) -> float:

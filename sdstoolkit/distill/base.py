@@ -227,7 +227,7 @@ class Distiller(nn.Module, ABC):
             gradient = gradient.to(x_0.dtype)
             values = residual.square().flatten(1).mean(1)
         self.last = Last(values, level.t)
-        return _Inject.apply(x_0, gradient, values.mean())
+        return _Inject.apply(x_0, gradient, values)
 
     def describe(self) -> dict[str, object]:
         """The loss and its numbers, for a manifest."""
@@ -247,12 +247,12 @@ class Distiller(nn.Module, ABC):
 
 
 class _Inject(torch.autograd.Function):
-    """The identity on a value, with a gradient of somebody else's by x_0."""
+    """The mean of some values, with a gradient of somebody else's by x_0."""
 
     @staticmethod
-    def forward(ctx: Any, x_0: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, x_0: Tensor, gradient: Tensor, values: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
-        return value.clone()  # as it is it would count as an alias of the argument
+        return values.mean()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
