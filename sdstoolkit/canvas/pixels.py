@@ -18,7 +18,7 @@ a quarter of a grey level of a file, which no file shows.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -106,12 +106,11 @@ class Pixels(Canvas):
 
     def grids(self) -> list[Image]:
         """theta_1 to theta_L, coarsest first, [n, channels, h, w] each; views of `theta`."""
-        parts = self.theta.split([math.prod(shape) for shape in self._shapes], 1)
-        return [part.unflatten(1, s) for part, s in zip(parts, self._shapes, strict=True)]
+        return [part.unflatten(1, shape) for part, shape in self._parts()]
 
     def image(self) -> Image:
         """The images, [n, channels, h, w], in [0, 1]."""
-        u, *finer = (grid.flatten(0, 1) for grid in self.grids())
+        u, *finer = (part.reshape(-1, *shape[1:]) for part, shape in self._parts())
         for level, added in enumerate(finer, start=1):
             # Products with matrices: the gradient of functional.interpolate is not deterministic
             # on a GPU, and the same seed must give the same image twice.
@@ -119,6 +118,11 @@ class Pixels(Canvas):
             high = self.get_buffer(f"_h{level}").expand(len(u), -1, -1)
             u = torch.baddbmm(added, high, wide, beta=self.gains[level])
         return torch.sigmoid(u).unflatten(0, (self.n, self.channels))
+
+    def _parts(self) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+        """The part of `theta` that each grid is, flat, with the shape of a row."""
+        parts = self.theta.split([math.prod(shape) for shape in self._shapes], 1)
+        return zip(parts, self._shapes, strict=True)
 
 
 def _interpolation(small: int, large: int) -> Tensor:
