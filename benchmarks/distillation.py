@@ -9,8 +9,9 @@ colour, with a binomial standard error; the Frechet distance of its features to 
 pictures, in 32 principal components or a quarter of their number, as it is and without the bias of
 so few, with a bootstrap interval (the row of DDIM itself is two draws of it); diversity, the mean
 distance of its features among 16 seeds of one caption over that of DDIM; saturation, the share of
-values within .02 of the ends; seconds and network rows an image. Then edits, and pictures that are
-right in two views. The losses in STUDIED get all captions, the others a quarter of them.
+values within .02 of the ends; seconds (of the fastest batch) and network rows an image. Then
+edits, and pictures that are right in two views. The losses in STUDIED get all captions, the
+others a quarter of them.
 Every batch is kept in runs/distillation/, one folder a model, so that the same command goes on
 where it was cut off; a loss whose options have changed is made anew by --fresh.
 Writes docs/benchmarks/distillation.md, docs/images/distillation.png and, of the last loss that
@@ -81,8 +82,11 @@ class Rows:
 def kept(
     name: str, count: int, make: Callable[[list[int]], Tensor], rows: Rows
 ) -> tuple[Tensor, float, float]:
-    """Pictures of a name, made in batches and remembered; seconds and rows an image."""
-    images, seconds, asked = [], 0.0, 0.0
+    """Pictures of a name, made in batches and remembered; seconds and rows an image.
+
+    The seconds are those of the fastest batch: the machine may have other work.
+    """
+    images, seconds, asked = [], float("inf"), 0.0
     for start in range(0, count, BATCH):
         chunk = list(range(start, min(start + BATCH, count)))
         path = rows.folder / f"{name}-{start:04d}-{len(chunk)}.safetensors"
@@ -96,8 +100,8 @@ def kept(
             print(f"{name}: {chunk[-1] + 1} of {count}, {spent['seconds']:.0f} s", flush=True)
         images.append(load_file(path)["images"].float() / 255)
         spent = json.loads(facts.read_text())
-        seconds, asked = seconds + spent["seconds"], asked + spent["rows"]
-    return torch.cat(images), seconds / count, asked / count
+        seconds, asked = min(seconds, spent["seconds"] / len(chunk)), asked + spent["rows"]
+    return torch.cat(images), seconds, asked / count
 
 
 def optimised(
