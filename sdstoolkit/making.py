@@ -49,7 +49,7 @@ def law(name: str, own: Any, t_min: float | None, t_max: float | None) -> Any:
     ends = {"t_min": t_min, "t_max": t_max}
     given = {k: v for k, v in ends.items() if v is not None}
     if not name:
-        return replace(own, **given)
+        return replace(own, **given) if given else own  # which may be any callable
     made = {
         "uniform": grids.UniformLaw,
         "two-stage": grids.TwoStage,
