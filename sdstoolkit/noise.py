@@ -364,7 +364,7 @@ class Discrete(_VariancePreserving):
     def __call__(self, t: AnyTimes) -> tuple[AnyTimes, AnyTimes]:
         """The kernel's (alpha, sigma)."""
         k = self.timestep(t)
-        cell = k.detach().long().clamp(0, self.steps - 2)
+        cell = k.long().clamp(0, self.steps - 2)
         log_abar = self._log_abar.to(t.device)
         log = torch.lerp(log_abar.take(cell), log_abar.take(cell + 1), k - cell)
         alpha, sigma = torch.exp(log / 2), torch.sqrt(-torch.expm1(log))

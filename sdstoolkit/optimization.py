@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from sdstoolkit._adam import Adam
 from sdstoolkit._typing import Rows
@@ -205,18 +205,13 @@ class Optimization(Iterator[Step]):
         augment = self._augment
         added = None if augment is None else _for_each_row(augment, self._seeds, index)
         shown = [canvas.x_0(_through(view.look, added)) for view in views]
-        parts = [
-            view.loss(x_0, progress=progress, rng=self._rng)
+        asked = [
+            _ask(view.loss, x_0, progress, self._rng)
             for view, x_0 in zip(views, shown, strict=True)
         ]
-        value = sum(parts[1:], start=parts[0])
-        if not value.requires_grad:
-            raise ValueError(
-                "The loss does not depend on the canvas; look for a detach or a no_grad between."
-            )
         for p in self._parameters:
             p.grad = None
-        value.backward()
+        _go_back([(end, slope) for end, slope in asked if end.requires_grad])
         rows.remember()
         self._optimizer.step()
         rows.restore()
@@ -226,7 +221,7 @@ class Optimization(Iterator[Step]):
         self._index = index + 1
         if self._index % self._check_every == 0 or self._index == self._steps:
             self._frozen = rows.stopped(self._seeds)
-        values, t = _said(views, value.detach(), canvas.n)
+        values, t = _said(views, [end for end, _ in asked], canvas.n)
         return Step(index, self._steps, values, t, rows.alive, self._frozen, canvas)
 
     def state(self) -> dict[str, Tensor]:
@@ -295,12 +290,45 @@ def _through(look: Look, added: Augment | None) -> Augment | None:
     return look if added is None else lambda image: added(look(image))
 
 
-def _said(views: Sequence[View], value: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
-    """The loss of each row, a mean over views, and its time if there is one view that tells."""
+def _ask(
+    loss: Loss, x_0: Tensor, progress: float, rng: Sequence[Generator]
+) -> tuple[Tensor, Tensor | None]:
+    """Where the way back begins: at x_0 with a method's gradient, or at a function's value."""
+    if isinstance(loss, Distiller) and type(loss).forward is Distiller.forward:
+        return x_0, loss.gradient(x_0, progress=progress, rng=rng)
+    return loss(x_0, progress=progress, rng=rng), None
+
+
+def _go_back(ends: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+    """Add the gradients by the parameters to theirs; one that is x_0 itself has it already."""
+    if not ends:
+        raise ValueError(
+            "The loss does not depend on the canvas; look for a detach or a no_grad between."
+        )
+    through, slopes = [], []
+    for end, slope in ends:
+        if slope is None or not end.is_leaf or end._backward_hooks:
+            through.append(end)
+            slopes.append(slope)
+        else:
+            end.grad = slope if end.grad is None else end.grad + slope
+    if through:
+        torch.autograd.backward(through, slopes)
+
+
+def _said(views: Sequence[View], ends: Sequence[Tensor], n: int) -> tuple[Tensor, Tensor | None]:
+    """The loss of each row, a mean over views, and its time if there is one view that tells.
+
+    That of a function is its value, to which the others' means add up.
+    """
     last = [getattr(view.loss, "last", None) for view in views]
     told = [each for each in last if each is not None]
     if len(told) < len(views):
-        return value.expand(n), None
+        parts = [
+            end.detach() if each is None else each.values.mean()
+            for end, each in zip(ends, last, strict=True)
+        ]
+        return sum(parts[1:], start=parts[0]).expand(n), None
     if len(told) == 1:
         return told[0].values, told[0].t
     return torch.stack([each.values for each in told]).mean(0), None

@@ -16,6 +16,7 @@ E[eps | x_t], to the network's accuracy. Neither is clipped.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -59,7 +60,12 @@ class Parameterization(ABC):
     """The meaning of a network's output, output = a x_0 + b eps; a new one writes `coefficients`.
 
     `resolve` and `target` are inverse to each other.
+
+    Attributes:
+        everywhere: whether det is zero at no level, so that there is nothing to check.
     """
+
+    everywhere: ClassVar[bool] = False
 
     @abstractmethod
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
@@ -73,7 +79,8 @@ class Parameterization(ABC):
         Raises:
             ValueError: such a level.
         """
-        self._refuse(level, self._det(level)[2])
+        if not self.everywhere:
+            self._refuse(level, self._det(level)[2])
 
     def resolve(self, output: Tensor, x_t: Tensor, level: NoiseLevel) -> Prediction:
         """x_0 and eps from an output: x_0 = (b x_t - sigma output) / det and so on.
@@ -89,7 +96,7 @@ class Parameterization(ABC):
                 the times before they move).
         """
         a, b, det = self._det(level)
-        if det.device.type == "cpu":
+        if not self.everywhere and det.device.type == "cpu":
             self._refuse(level, det)
         alpha, sigma = level.alpha, level.sigma
         x_0 = (b / det) * x_t - (sigma / det) * output
@@ -155,6 +162,8 @@ class V(Parameterization):
     Salimans and Ho, 2022, https://arxiv.org/abs/2202.00512.
     """
 
+    everywhere = True
+
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         """(a, b) = (-sigma, alpha)."""
         return -level.sigma, level.alpha
@@ -166,6 +175,8 @@ class Flow(Parameterization):
 
     Liu, Gong and Liu, 2022, https://arxiv.org/abs/2209.03003.
     """
+
+    everywhere = True
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         """(a, b) = (-1, 1)."""
@@ -202,6 +213,8 @@ class Karras(Parameterization):
     Raises:
         ValueError: sigma_data is not above 0.
     """
+
+    everywhere = True
 
     sigma_data: float
 

@@ -157,6 +157,14 @@ def test_a_row_never_depends_on_the_rows_beside_it():
     assert others[2].isnan().all()
 
 
+def test_the_loss_has_the_gradient_that_optimize_asks_for():
+    first, second = (SDS(Gaussian(), about(1.0)) for _ in range(2))
+    g, value = gradient(first, points())
+    assert torch.equal(second.gradient(points().requires_grad_()), g)
+    assert torch.equal(second.last.values.mean(), value)
+    assert not g.requires_grad
+
+
 def test_gradient_goes_on_through_what_made_x_0():
     theta = torch.tensor(0.5, **F64, requires_grad=True)
     loss = SDS(Gaussian(), about(1.0), t_law=at(400))

@@ -16,6 +16,7 @@ from sdstoolkit.condition import Condition
 from sdstoolkit.distill import SDS
 from sdstoolkit.optimization import CosineDecay, optimize
 from sdstoolkit.prior import Prior
+from sdstoolkit.views import View, as_it_is
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -291,6 +292,42 @@ def test_progress_and_rate_follow_the_steps():
     assert seen == [0, 0.25, 0.5, 0.75]
     assert rates[-4:] == seen
     torch.testing.assert_close(canvas.theta, torch.full_like(canvas.theta, -0.25))
+
+
+def test_a_parameter_that_is_x_0_gets_the_gradient_that_goes_another_way_too():
+    """What optimize puts there itself is what autograd would: summed over views, hooks called."""
+
+    class Doubled(Latents):
+        def x_0(self, augment=None):
+            return 1.0 * super().x_0(augment)
+
+    losses = [SDS(prior(), about(1.0)), SDS(prior(), about(-1.0))]
+    views = [View(as_it_is, loss) for loss in losses]
+
+    def ended(kind, hook=None):
+        canvas = kind(prior(), n=2)
+        if hook is not None:
+            canvas.theta.register_hook(hook)
+        run(canvas, views, steps=3, lr=0.1, optimizer=SGD)
+        return canvas.theta.detach()
+
+    assert torch.equal(ended(Latents), ended(Doubled))
+    halved = ended(Latents, hook=lambda g: g / 2)
+    assert torch.equal(halved, ended(Doubled, hook=lambda g: g / 2))
+    assert not torch.equal(halved, ended(Latents))
+
+
+def test_a_loss_with_a_forward_of_its_own_is_asked_for_it():
+    class Twice(SDS):
+        def forward(self, x_0, **options):
+            return 2 * super().forward(x_0, **options)
+
+    def moved(kind):
+        canvas = Latents(prior(), init_std=0)
+        run(canvas, kind(prior(), about(1.0)), steps=1, lr=0.1, optimizer=SGD)
+        return canvas.theta.detach()
+
+    assert torch.equal(moved(Twice), 2 * moved(SDS))
 
 
 def test_a_sum_of_losses_is_a_loss():

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sdstoolkit.noise import EDM, VE, VP, Cosine, NoiseLevel, Rectified
+from sdstoolkit.noise import EDM, VE, VP, Cosine, NoiseLevel, Rectified, Schedule
 from sdstoolkit.prediction import (
     Epsilon,
     Flow,
@@ -104,6 +104,18 @@ def test_well_posed_at_both_ends(p: Parameterization) -> None:
         at = Rectified().level(t, x_0)
         found = p.resolve(p.target(x_0, eps, at), at.perturb(x_0, eps), at)
         assert torch.allclose(found.x_0, x_0) and torch.allclose(found.eps, eps)
+
+
+@pytest.mark.parametrize("schedule", [VP(), EDM(), Cosine(), Rectified()])
+@each_parameterization
+def test_what_is_never_checked_needs_no_check(p: Parameterization, schedule: Schedule) -> None:
+    """`everywhere` spares the check, so the determinant is far from zero wherever it is said."""
+    t = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    alpha, sigma = schedule(t)
+    a, b = p.coefficients(NoiseLevel(t, alpha, sigma))
+    if p.everywhere:
+        assert (alpha * b - sigma * a).abs().min() > 0.4
+    assert p.everywhere == isinstance(p, V | Flow | Karras)
 
 
 @pytest.mark.parametrize(

@@ -193,16 +193,20 @@ class Distiller(nn.Module, ABC):
         self._x_0_hat = seen.x_0
         return seen
 
-    def forward(
+    @torch.no_grad()
+    def gradient(
         self, x_0: State, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
-    ) -> Tensor:
-        """The loss: a scalar whose gradient by x_0 is the method's.
+    ) -> State:
+        """What `optimize` asks for: the gradient by x_0, w R with what besides and the limits.
 
         Args:
             x_0: what is optimised, in the model's space, [n, *shape].
             progress: how much of the optimisation is over, in [0, 1]; laws of t may use it.
             rng: a generator a row; None for the loss's own, which belong to the seeds 0, 1, ...
                 and go on from call to call.
+
+        Returns:
+            dL/dx_0, [n, *shape], in x_0's dtype; L itself, a number a row, is in `last`.
 
         Raises:
             ValueError: not one generator a row, or not the shape that the model takes.
@@ -214,20 +218,27 @@ class Distiller(nn.Module, ABC):
         self.progress, self.rng, self._x_0_hat = progress, rng, None
         fixed = x_0.detach()
         t = self.t_law(uniform(rng), progress)
-        with torch.no_grad():
-            eps = self.noise(fixed, rng)
-            level = self.model.level(t, fixed)
-            residual = self.residual(fixed, level.perturb(fixed, eps), level, eps)
-            gradient = self.weight(level) * residual
-            extra = self.besides(fixed, level)
-            gradient = gradient if extra is None else gradient + extra
-            for limit in self.limits:
-                seen = Seen(fixed, level, residual, progress, self._x_0_hat)
-                gradient = limit(gradient, seen)
-            gradient = gradient.to(x_0.dtype)
-            values = residual.square().flatten(1).mean(1)
-        self.last = Last(values, level.t)
-        return _Inject.apply(x_0, gradient, values)
+        eps = self.noise(fixed, rng)
+        level = self.model.level(t, fixed)
+        residual = self.residual(fixed, level.perturb(fixed, eps), level, eps)
+        gradient = self.weight(level) * residual
+        extra = self.besides(fixed, level)
+        gradient = gradient if extra is None else gradient + extra
+        for limit in self.limits:
+            gradient = limit(gradient, Seen(fixed, level, residual, progress, self._x_0_hat))
+        self.last = Last(residual.square().flatten(1).mean(1), level.t)
+        return gradient.to(x_0.dtype)
+
+    def forward(
+        self, x_0: State, *, progress: float = 0.0, rng: Sequence[Generator] | None = None
+    ) -> Tensor:
+        """The loss, for any loop: a scalar, the mean of `last.values`, with `gradient` by x_0.
+
+        Arguments and errors are those of `gradient`.
+        """
+        slope = self.gradient(x_0, progress=progress, rng=rng)
+        assert self.last is not None
+        return _Inject.apply(x_0, slope, self.last.values)
 
     def describe(self) -> dict[str, object]:
         """The loss and its numbers, for a manifest."""
