@@ -307,7 +307,8 @@ def _go_back(ends: Sequence[tuple[Tensor, Tensor | None]]) -> None:
         )
     through, slopes = [], []
     for end, slope in ends:
-        if slope is None or not end.is_leaf or end._backward_hooks:
+        hooks = end._backward_hooks or end._post_accumulate_grad_hooks
+        if slope is None or not end.is_leaf or hooks:
             through.append(end)
             slopes.append(slope)
         else:

@@ -304,16 +304,22 @@ def test_a_parameter_that_is_x_0_gets_the_gradient_that_goes_another_way_too():
     losses = [SDS(prior(), about(1.0)), SDS(prior(), about(-1.0))]
     views = [View(as_it_is, loss) for loss in losses]
 
-    def ended(kind, hook=None):
+    def halve(theta):
+        theta.grad /= 2
+
+    def ended(kind, hook=None, after=None):
         canvas = kind(prior(), n=2)
         if hook is not None:
             canvas.theta.register_hook(hook)
+        if after is not None:
+            canvas.theta.register_post_accumulate_grad_hook(after)
         run(canvas, views, steps=3, lr=0.1, optimizer=SGD)
         return canvas.theta.detach()
 
     assert torch.equal(ended(Latents), ended(Doubled))
     halved = ended(Latents, hook=lambda g: g / 2)
     assert torch.equal(halved, ended(Doubled, hook=lambda g: g / 2))
+    assert torch.equal(halved, ended(Latents, after=halve))
     assert not torch.equal(halved, ended(Latents))
 
 
