@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdstoolkit import Canvas, Distiller, _plugins, images, jobs, optimize
 from sdstoolkit.choices import EDITING
@@ -41,27 +41,6 @@ EXAMPLES = (
 )
 
 
-class Watched:
-    """The gradient by x_0 of a loss's last call.
-
-    Args:
-        loss: The loss; it is used as it is.
-    """
-
-    def __init__(self, loss: nn.Module) -> None:
-        self.gradient: Tensor | None = None
-        self._hook: Any = None
-        loss.register_forward_pre_hook(self._look)
-
-    def _look(self, loss: nn.Module, given: tuple[Any, ...]) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook = given[0].register_hook(self._see)
-
-    def _see(self, gradient: Tensor) -> None:
-        self.gradient = gradient.detach()
-
-
 @dataclass
 class Live:
     """An optimisation that is on its way."""
@@ -70,7 +49,6 @@ class Live:
     prior: Prior
     canvas: Canvas
     loss: Distiller
-    watched: Watched
     steps: Iterator[Any]
     points: list[tuple[float, float]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -118,9 +96,8 @@ def begin(site: Site, run: Run, fields: tuple[Any, ...]) -> Live:
     start = None if start is None else start.to(prior.device)
     made = make_canvas(options, prior, rows, start)
     follows = make_loss(options, prior, start)
-    watched = Watched(follows)
     going = optimize(made, follows, steps=options.steps, **make_descent(options, made))
-    return Live(options, prior, made, follows, watched, going)
+    return Live(options, prior, made, follows, going)
 
 
 def suits(loss: str) -> float:
@@ -171,8 +148,7 @@ def _looks(live: Live) -> tuple[Any, ...]:
         level = loss.model.level(t.cpu(), x_0)
         eps = normal(generators(live.seeds, f"look/{live.done}"), x_0.shape[1:]).to(x_0)
         guess = live.prior.codec.decode(loss.guided(level.perturb(x_0, eps), level).x_0)
-    gradient = live.watched.gradient
-    seen = gradient if gradient is not None else torch.zeros_like(x_0)
+    seen = last.gradient if last is not None else torch.zeros_like(x_0)
     label = f"mean squared residual; colour is t, {live.times[-1]:.2f} now"
     return (
         _tiled(image),

@@ -221,7 +221,7 @@ class Optimization(Iterator[Step]):
         self._index = index + 1
         if self._index % self._check_every == 0 or self._index == self._steps:
             self._frozen = rows.stopped(self._seeds)
-        values, t = _said(views, [end for end, _ in asked], canvas.n)
+        values, t = _said(views, asked, canvas.n)
         return Step(index, self._steps, values, t, rows.alive, self._frozen, canvas)
 
     def state(self) -> dict[str, Tensor]:
@@ -317,17 +317,19 @@ def _go_back(ends: Sequence[tuple[Tensor, Tensor | None]]) -> None:
         torch.autograd.backward(through, slopes)
 
 
-def _said(views: Sequence[View], ends: Sequence[Tensor], n: int) -> tuple[Tensor, Tensor | None]:
+def _said(
+    views: Sequence[View], asked: Sequence[tuple[Tensor, Tensor | None]], n: int
+) -> tuple[Tensor, Tensor | None]:
     """The loss of each row, a mean over views, and its time if there is one view that tells.
 
-    That of a function is its value, to which the others' means add up.
+    If one of them does not tell, it is the sum of all, n times.
     """
     last = [getattr(view.loss, "last", None) for view in views]
     told = [each for each in last if each is not None]
     if len(told) < len(views):
         parts = [
-            end.detach() if each is None else each.values.mean()
-            for end, each in zip(ends, last, strict=True)
+            end.detach() if slope is None or each is None else each.values.mean()
+            for (end, slope), each in zip(asked, last, strict=True)
         ]
         return sum(parts[1:], start=parts[0]).expand(n), None
     if len(told) == 1:

@@ -210,18 +210,24 @@ def test_a_request_that_grows_is_cut_off():
     assert taken == [10, 10, 10]
 
 
-def test_gradients_are_watched_one_step_at_a_time():
-    """A leaf that is x_0 itself collects no hooks."""
-
-    class Square(torch.nn.Module):
-        def forward(self, x_0):
-            return (x_0 * x_0).sum()
-
-    loss, x = Square(), torch.ones(1, 1, 2, 2, requires_grad=True)
-    watched = optimize.Watched(loss)
-    for _ in range(3):
-        loss(x).backward()
-    assert len(x._backward_hooks) == 1 and torch.equal(watched.gradient, 2 * x.detach())
+@needs_shapes
+@pytest.mark.parametrize("canvas", ["latents", "pixels"])
+def test_the_gradient_that_is_shown_is_the_step_s(tmp_path, canvas):
+    """Where x_0 is the parameter itself too, which is left without hooks."""
+    fields = (RED, "", "sds", canvas, 3, 7.5, 0, "0-1", None, "", "shapes")
+    own = [option.default for name in _options.names() for option in _options.options(name)]
+    live = optimize.begin(_site.Site(tmp_path / "site"), _site.Run(tmp_path), (*fields, *own))
+    blank = _pictures.heat(torch.zeros(2, 8, 8, 8), live.canvas.size)
+    for step in live.steps:
+        live.done, _ = step.index + 1, live.times.append(0.5)
+        live.points.append((live.done, step.loss))
+        shown = optimize._looks(live)[2]
+        assert shown != blank
+        gradient = live.loss.last.gradient
+        assert shown == _pictures.heat(gradient, live.canvas.size)
+        if canvas == "latents":
+            assert torch.equal(gradient, live.canvas.theta.grad)
+    assert not any(p._backward_hooks for p in live.canvas.parameters())
 
 
 def test_every_option_of_the_command_is_a_field():

@@ -162,6 +162,8 @@ def test_the_loss_has_the_gradient_that_optimize_asks_for():
     g, value = gradient(first, points())
     assert torch.equal(second.gradient(points().requires_grad_()), g)
     assert torch.equal(second.last.values.mean(), value)
+    assert torch.equal(second.last.gradient, g)
+    assert not second.last.gradient.requires_grad
     assert not g.requires_grad
 
 

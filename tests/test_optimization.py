@@ -297,7 +297,7 @@ def test_progress_and_rate_follow_the_steps():
 def test_a_parameter_that_is_x_0_gets_the_gradient_that_goes_another_way_too():
     """What optimize puts there itself is what autograd would: summed over views, hooks called."""
 
-    class Doubled(Latents):
+    class Through(Latents):
         def x_0(self, augment=None):
             return 1.0 * super().x_0(augment)
 
@@ -316,9 +316,9 @@ def test_a_parameter_that_is_x_0_gets_the_gradient_that_goes_another_way_too():
         run(canvas, views, steps=3, lr=0.1, optimizer=SGD)
         return canvas.theta.detach()
 
-    assert torch.equal(ended(Latents), ended(Doubled))
+    assert torch.equal(ended(Latents), ended(Through))
     halved = ended(Latents, hook=lambda g: g / 2)
-    assert torch.equal(halved, ended(Doubled, hook=lambda g: g / 2))
+    assert torch.equal(halved, ended(Through, hook=lambda g: g / 2))
     assert torch.equal(halved, ended(Latents, after=halve))
     assert not torch.equal(halved, ended(Latents))
 
@@ -334,6 +334,10 @@ def test_a_loss_with_a_forward_of_its_own_is_asked_for_it():
         return canvas.theta.detach()
 
     assert torch.equal(moved(Twice), 2 * moved(SDS))
+    twice = Twice(prior(), about(1.0))
+    views = [View(as_it_is, twice), View(as_it_is, lambda x_0, **_: 0 * x_0.sum())]
+    step = run(Latents(prior(), init_std=0), views, steps=1)
+    assert step.loss == pytest.approx(2 * twice.last.values.mean().item(), rel=1e-6)
 
 
 def test_a_sum_of_losses_is_a_loss():

@@ -39,15 +39,17 @@ _UNIFORM = UniformLaw()
 
 
 class Last(NamedTuple):
-    """What the last call of a loss saw, a number a row, on x_0's device and without a graph.
+    """What the last call of a loss saw, a row each, on x_0's device and without a graph.
 
     Attributes:
         values: mean of the squared residual, [n].
         t: times, float64 [n].
+        gradient: what it gave x_0, [n, *shape].
     """
 
     values: Rows
     t: Times
+    gradient: State
 
 
 class Distiller(nn.Module, ABC):
@@ -199,6 +201,8 @@ class Distiller(nn.Module, ABC):
     ) -> State:
         """What `optimize` asks for: the gradient by x_0, w R with what besides and the limits.
 
+        Hooks of a forward pass belong to `forward` and are not called.
+
         Args:
             x_0: what is optimised, in the model's space, [n, *shape].
             progress: how much of the optimisation is over, in [0, 1]; laws of t may use it.
@@ -226,8 +230,9 @@ class Distiller(nn.Module, ABC):
         gradient = gradient if extra is None else gradient + extra
         for limit in self.limits:
             gradient = limit(gradient, Seen(fixed, level, residual, progress, self._x_0_hat))
-        self.last = Last(residual.square().flatten(1).mean(1), level.t)
-        return gradient.to(x_0.dtype)
+        gradient = gradient.to(x_0.dtype)
+        self.last = Last(residual.square().flatten(1).mean(1), level.t, gradient)
+        return gradient
 
     def forward(
         self, x_0: State, *, progress: float = 0.0, rng: Sequence[Generator] | None = None

@@ -14,7 +14,6 @@ and, where the loss has options of its own, an `__init__` that takes them and pu
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Generator, Tensor
 
 from sdstoolkit._adam import Adam
@@ -112,15 +111,12 @@ class ByLoss(Edit):
     ) -> Iterator[EditStep]:
         """Down the loss; outside of a mask nothing moves."""
         loss = self.distiller(x_0, source, target)
-        x = x_0.clone().requires_grad_()
+        x = x_0.clone()
         adam = Adam([x], self.rate(0.0), (0.9, 0.99), eps=1e-15)  # by element: rows do not mix
         for index in range(self.count):
             adam.param_groups[0]["lr"] = self.rate(index / self.count)
-            with torch.enable_grad():
-                value = loss(x, progress=index / self.count, rng=rng)
-                (x.grad,) = torch.autograd.grad(value, x)
+            x.grad = loss.gradient(x, progress=index / self.count, rng=rng)
             adam.step()
             if mask is not None:
-                with torch.no_grad():
-                    x.copy_(blend(x, x_0, mask))
-            yield EditStep(index + 1, self.count, x.detach().clone())
+                x.copy_(blend(x, x_0, mask))
+            yield EditStep(index + 1, self.count, x.clone())
